@@ -1,0 +1,283 @@
+"""The composition root: the only place that wires. Reads top to bottom as the service's life."""
+
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from typing import Any
+
+import anyio
+import structlog
+
+from listener.clients.shipstation.client import CONNECTOR, ShipStation, account_name
+from listener.config.environment import Environment
+from listener.config.live import LiveConfig, read_live_config
+from listener.core.budget import Gate
+from listener.core.errors import ConfigError, DatabaseError, ListenerError
+from listener.core.events import Bus, ConfigLoaded, EngineStarted
+from listener.core.queue import Limits, Queue
+from listener.db.applied import verify_async
+from listener.db.budgets import ApiBudget, read_budgets
+from listener.db.configuration import read_configuration
+from listener.db.pool import Pool
+from listener.db.queue import QueueTable
+from listener.engine.completer import Completer
+from listener.engine.dispatcher import Dispatcher
+from listener.engine.executor import Executor, Handler
+from listener.engine.rescuer import Rescuer
+from listener.engine.slots import Slots
+from listener.engine.supervisor import Policy, Supervisor, Worker
+from listener.engine.wake import Wake
+from listener.obs import log as logs
+from listener.obs.metrics import Metrics
+from listener.obs.operations import Operations
+from listener.obs.server import bind, serve
+from listener.web.api import build
+from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
+
+QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD,)}
+
+
+class App:
+    """One process of the service."""
+
+    def __init__(self, env: Environment) -> None:
+        self.env = env
+        self._names = chosen_queues(env)
+        self.config = LiveConfig()
+        self._config_version = 0
+        self._invalid: dict[str, str] = {}
+        self.bus = Bus()
+        self.metrics_registry = Metrics(self._names)
+        self._event_log = logs.EventLog({name: QUEUES[name].noun for name in self._names})
+        self._running = Operations()
+        for subscriber in (self.metrics_registry, self._event_log, self._running):
+            self.bus.subscribe(subscriber.on_event)
+        self.pool_ = Pool(
+            env.database_url.get_secret_value(),
+            schema=env.schema_name,
+            is_pooled=env.is_pooled,
+            min_size=env.pool_min,
+            max_size=env.pool_max,
+        )
+        self.tables = {name: QueueTable(self.pool_, QUEUES[name]) for name in self._names}
+        self.slots = Slots(lambda: self.config.max_concurrent_operations)
+        self.address = ""
+
+    async def run(self, *, started: anyio.Event | None = None) -> None:
+        """Run until SIGTERM or SIGINT. Raises ConfigError, DatabaseError for what no waiting mends."""
+        log = structlog.get_logger()
+        sock = bind(*self.env.http_address)
+        self.address = "http://{}:{}".format(*sock.getsockname()[:2])
+        failure: ListenerError | None = None
+        async with AsyncExitStack() as stack:
+            stack.callback(self._event_log.close)
+            stack.callback(sock.close)
+            await stack.enter_async_context(self.pool_)
+            log.info(f"Connection pool initialized (min={self.env.pool_min}, max={self.env.pool_max})")
+            self.supervisor = await self._wire(stack)
+            async with anyio.create_task_group() as group:
+                group.start_soon(serve, build(self, token=self.env.api_token), sock)
+                group.start_soon(self._obey_signals)
+                log.info("HTTP interface", address=self.address)
+                if started is not None:
+                    started.set()
+                try:
+                    await self.supervisor.run()
+                except ListenerError as error:  # outside the group it would arrive wrapped
+                    failure = error
+                group.cancel_scope.cancel("the engine has stopped")
+        log.info("Connection pool closed")
+        if failure is not None:
+            raise failure
+
+    async def _wire(self, stack: AsyncExitStack) -> Supervisor:
+        workers: list[Worker] = []
+        if UPLOAD.name in self._names:
+            client = await stack.enter_async_context(self._shipstation())
+            workers.append(self._worker(UPLOAD, Upload(client, client.account), client.account, self._upload_limits))
+        return Supervisor(
+            self.pool_,
+            self.env.direct_url.get_secret_value(),
+            workers,
+            self.slots,
+            Rescuer(list(self.tables.values()), self.bus.publish),
+            self.bus.publish,
+            policy=Policy(
+                poll_s=lambda: self.config.fast_polling_interval,
+                operation_timeout_s=lambda: self.config.operation_timeout,
+                shutdown_timeout_s=self.env.shutdown_timeout_s,
+            ),
+            verify=lambda: self.pool_.inspect(lambda conn: verify_async(conn, self.env.schema_name)),
+            reload=self._reload,
+        )
+
+    def _shipstation(self) -> ShipStation:
+        key, secret = self.env.shipstation_api_key, self.env.shipstation_api_secret
+        if key is None or secret is None:
+            missing = "SHIPSTATION_API_KEY" if key is None else "SHIPSTATION_API_SECRET"
+            raise ConfigError(
+                f"{missing} is not set; queue upload needs it (ShipStation → Settings → API), "
+                "or leave upload out of LISTENER_QUEUES"
+            )
+        budget = ApiBudget(
+            self.pool_,
+            self.bus.publish,
+            connector=CONNECTOR,
+            account=account_name(key.get_secret_value()),
+            call_limit=self.env.shipstation_rate_limit,
+            window_s=self.env.shipstation_rate_window_s,
+        )
+        return ShipStation(
+            self.env.shipstation_base_url,
+            key=key.get_secret_value(),
+            secret=secret.get_secret_value(),
+            timeout_s=self.env.shipstation_timeout_s,
+            budget=budget,
+            publish=self.bus.publish,
+        )
+
+    def _worker(self, queue: Queue, handler: Handler, gate: Gate | None, limits: Any) -> Worker:
+        table, wake = self.tables[queue.name], Wake()
+        completer = Completer(
+            table, self.bus.publish, on_reopened=lambda: wake.ring("reopened"), on_delayed=wake.ring_in
+        )
+        executor = Executor(
+            queue.name,
+            handler,
+            completer,
+            self.slots,
+            self.bus.publish,
+            is_gated=gate is not None,
+            is_releasing=lambda: self.supervisor.is_releasing(),  # noqa: PLW0108 - made after its workers
+        )
+        dispatcher = Dispatcher(
+            table,
+            executor,
+            self.slots,
+            wake,
+            self.bus.publish,
+            gate=gate,
+            limits=limits,
+            poll_s=lambda: self.config.poll_interval_s(queue.name),
+        )
+        return Worker(
+            dispatcher=dispatcher, completer=completer, hears=lambda: self.config.notifications_enabled(queue.name)
+        )
+
+    def _upload_limits(self) -> Limits:
+        return Limits(
+            enabled=self.config.upload_enabled,
+            batch_size=min(self.config.upload_batch_size, MOST_ORDERS),
+            concurrency=self.config.upload_concurrency,
+            max_attempts=self.config.max_attempts,
+            timeout_s=self.config.operation_timeout,
+        )
+
+    async def _reload(self) -> None:
+        """Read the live configuration; a failed query raises and changes nothing."""
+        before = None if self._config_version == 0 else self.config
+        self.config, self._invalid = read_live_config(await read_configuration(self.pool_), before)
+        self._config_version += 1
+        self.bus.publish(ConfigLoaded(version=self._config_version, invalid=self._invalid))
+        for name in self._names:
+            if before is None or before.poll_interval_s(name) != self.config.poll_interval_s(name):
+                self.bus.publish(
+                    EngineStarted(
+                        queue=name,
+                        fast_polling=self.config.notifications_enabled(name),
+                        interval_s=self.config.poll_interval_s(name),
+                    )
+                )
+
+    async def _obey_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                self.supervisor.stop()
+
+    # What the HTTP interface asks.
+
+    async def metrics(self) -> bytes:
+        """Return the exposition text, with gauges read from the database now."""
+        self.metrics_registry.show_pool(self.pool_.stats())
+        try:
+            for name, table in self.tables.items():
+                depth = await table.depth()
+                self.metrics_registry.show_depth(
+                    name, pending=depth.pending, failed=depth.failed, oldest_pending_s=depth.oldest_pending_s
+                )
+            for budget in await read_budgets(self.pool_):
+                self.metrics_registry.show_budget(budget)
+        except DatabaseError:
+            # not swallowed: the session gauge and /readyz tell it; an old figure would be a lie
+            self.metrics_registry.forget_depths()
+        return self.metrics_registry.render()
+
+    async def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Name every part. A paused connector does not make the process unready: restarting it would mend nothing."""
+        parts: dict[str, Any] = {
+            "session": {"status": self.supervisor.state, "detail": self.supervisor.detail},
+            "configuration": {"version": self._config_version, "invalid": self._invalid},
+        }
+        try:
+            parts["connectors"] = {
+                f"{b['connector']} {b['account']}": _connector(b) for b in await read_budgets(self.pool_)
+            }
+            parts["database"] = {"status": "ok"}
+        except DatabaseError as error:
+            parts["database"] = {"status": "down", "detail": str(error)}
+        return parts["database"]["status"] == "ok" and self.supervisor.state == "connected", parts
+
+    def pool(self) -> dict[str, Any]:
+        """Return the pool's figures (R160); it has no overflow: pool_max is the limit."""
+        stats = self.pool_.stats()
+        size, idle = stats.get("pool_size", 0), stats.get("pool_available", 0)
+        return {
+            "size": size,
+            "idle": idle,
+            "checked_out": size - idle,
+            "min": stats.get("pool_min", 0),
+            "max": stats.get("pool_max", 0),
+            "overflow": 0,
+            "waiting": stats.get("requests_waiting", 0),
+            "active_operations": self.slots.active,
+        }
+
+    def operations(self) -> list[dict[str, Any]]:
+        """Return the handler calls under way."""
+        return [
+            {"id": o.id, "queue": o.queue, "jobs": o.jobs, "running_seconds": round(o.running_s, 3)}
+            for o in self._running.running()
+        ]
+
+    async def queues(self) -> list[dict[str, Any]]:
+        """Return every queue's figures."""
+        return [
+            {
+                "queue": name,
+                "table": table.queue.table,
+                **asdict(await table.depth()),
+                "active_operations": self.slots.active_of(name),
+            }
+            for name, table in self.tables.items()
+        ]
+
+
+def chosen_queues(env: Environment) -> list[str]:
+    """Return the queues this process works on. Raises ConfigError for a name that is none."""
+    wanted = list(env.queues or QUEUES)
+    for name in wanted:
+        if name not in QUEUES:
+            raise ConfigError(f"LISTENER_QUEUES names {name!r}, which is no queue; known: {', '.join(QUEUES)}")
+    return wanted
+
+
+def _connector(budget: dict[str, Any]) -> dict[str, Any]:
+    if not budget["is_paused"]:
+        return {"status": "ok", "calls_left": budget["remaining"]}
+    return {
+        "status": "paused",
+        "reason": budget["pause_reason"],
+        "detail": budget["pause_message"],
+        "since": budget["paused_at"].isoformat(),
+        "probe_in_seconds": round(budget["probe_in_s"], 1),
+    }

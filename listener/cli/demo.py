@@ -1,0 +1,161 @@
+"""`listener demo`: everything on this machine and nothing left behind — Postgres, sandbox, service, sample orders."""
+
+import shlex
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import anyio
+from anyio.to_thread import run_sync
+from pydantic import SecretStr
+
+from listener.app import App
+from listener.config.environment import Environment
+from listener.core.errors import ConfigError
+from listener.db.embedded import Cluster
+from listener.db.migrate import migrate
+from listener.db.pool import Pool
+from listener.db.samples import count_by_status, insert_order
+from listener.obs.server import bind, serve
+from listener.sandbox.shipstation import SandboxSettings, build
+
+# Sandbox and service share one machine here; an order that is not accepted after this time never will be.
+LIMIT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the sandbox says of one order: how often it was written, and when first (epoch seconds)."""
+
+    writes: int
+    accepted_at: float
+
+
+async def run(count: int, ends: bool) -> bool:
+    """Insert `count` orders and watch them arrive; True when every one arrived exactly once."""
+    with tempfile.TemporaryDirectory(prefix="order-listener-", ignore_cleanup_errors=True) as folder:
+        _say(f"starting PostgreSQL in {folder} …")
+        cluster = Cluster(data_dir=Path(folder) / "data")
+        await run_sync(cluster.start)
+        try:
+            await run_sync(migrate, cluster.url(), "public")
+            return await _with_services(cluster, count, ends)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await run_sync(cluster.stop)
+
+
+async def serve_sandbox(listen: str, limit: int, window_s: float) -> None:
+    """Serve the ShipStation sandbox until interrupted. Raises ConfigError when the address is taken."""
+    settings = SandboxSettings(limit=limit, window_s=window_s)
+    sock = bind(*_parsed(listen))
+    address = _address(sock)
+    _say(f"ShipStation sandbox on {address}: set SHIPSTATION_BASE_URL={address}")
+    secret = settings.secret.get_secret_value()
+    _say(f"SHIPSTATION_API_KEY={settings.key} SHIPSTATION_API_SECRET={secret}")
+    _say(f"what it holds: {address}/sandbox/orders")
+    await serve(build(settings), sock)
+
+
+async def _with_services(cluster: Cluster, count: int, ends: bool) -> bool:
+    settings = SandboxSettings(limit=0)
+    sandbox = build(settings)
+    sock = bind("127.0.0.1", 0)
+    env = Environment(
+        database_url=SecretStr(cluster.url()),
+        http="127.0.0.1:0" if ends else "127.0.0.1:8080",
+        shipstation_api_key=SecretStr(settings.key),
+        shipstation_api_secret=settings.secret,
+        shipstation_base_url=_address(sock),
+        shipstation_rate_limit=0,
+    )
+    app = App(env)
+    is_good = False
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, sandbox, sock)
+        started = anyio.Event()
+
+        async def service() -> None:
+            await app.run(started=started)
+            group.cancel_scope.cancel("the service has ended")
+
+        group.start_soon(service)
+        await started.wait()
+        is_good = await _feed(app, sandbox, cluster, count)
+        if not ends:
+            _explain(app, cluster, _address(sock))
+            await anyio.sleep_forever()
+        app.supervisor.stop()
+    return is_good
+
+
+async def _feed(app: App, sandbox: Any, cluster: Cluster, count: int) -> bool:
+    committed: dict[str, float] = {}
+    url = cluster.url()
+    with anyio.move_on_after(LIMIT_S):
+        while app.supervisor.state != "connected":  # noqa: ASYNC110 - watched from outside, as a user would
+            await anyio.sleep(0.01)
+        async with Pool(url, schema="public", is_pooled=False, min_size=1, max_size=1) as writer:
+            _say(f"inserting {count} orders, one transaction each …")
+            for number in range(1, count + 1):
+                await insert_order(writer, number)
+                committed[f"demo-D-{number:05}"] = time.time()
+            while (await count_by_status(writer)).get("Uploaded", 0) < count:  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+    return _report(committed, _accepted(sandbox))
+
+
+def _accepted(sandbox: Any) -> dict[str, Accepted]:
+    held = (order.describe() for order in sandbox.state.sandbox.store.live())
+    return {order["orderKey"]: Accepted(order["writes"], order["accepted_at"]) for order in held}
+
+
+def _report(committed: dict[str, float], accepted: dict[str, Accepted]) -> bool:
+    lost = [key for key in committed if key not in accepted]
+    twice = [key for key in committed if key in accepted and accepted[key].writes > 1]
+    waits_ms = sorted(1000 * (accepted[key].accepted_at - at) for key, at in committed.items() if key in accepted)
+    _say(f"{len(committed) - len(lost)} uploaded, {len(lost) or 'none'} lost, {len(twice) or 'none'} twice")
+    if waits_ms:
+        p50, p99 = _percentile(waits_ms, 50), _percentile(waits_ms, 99)
+        _say(f"commit → accepted by ShipStation: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    return not lost and not twice and bool(committed)
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    return values[0] if len(values) == 1 else quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def _explain(app: App, cluster: Cluster, sandbox: str) -> None:
+    payload = (
+        '{"order_date": "2026-11-20T14:03:00Z", "ship_to": {"name": "A Buyer", "street1": "1 Main St", '
+        '"city": "Austin", "postal_code": "78701", "country": "US"}, '
+        '"items": [{"sku": "ABC", "name": "Thing", "quantity": 2}]}'
+    )
+    insert = f"INSERT INTO orders_inbox (order_number, payload) VALUES ('A-1', '{payload}')"  # noqa: S608 - printed, not run
+    _say("\nInsert an order (with another order_number each time):\n")
+    _say(f"  {shlex.quote(str(cluster.psql))} {shlex.quote(cluster.url())} -c {shlex.quote(insert)}\n")
+    _say(f"ShipStation sandbox  {sandbox}/sandbox/orders")
+    _say(f"service              {app.address}/readyz  /metrics  /api/v1/queues")
+    _say("Ctrl-C ends it all.")
+
+
+def _parsed(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"--listen {listen!r}: expected host:port, such as 127.0.0.1:8090")
+    return host.strip("[]"), int(port)
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True, file=sys.stdout)

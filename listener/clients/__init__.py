@@ -1,0 +1,1 @@
+"""Connectors: clients of outside APIs. The only package that speaks HTTP outwards."""

@@ -1,0 +1,96 @@
+"""One HTTP call: sends, times, publishes `ApiCalled`, and calls every transport failure by one name."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import anyio
+import httpx2
+
+from listener.core.errors import Unavailable
+from listener.core.events import ApiCalled, Publish
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A reply as it came. headers: lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Http:
+    """A pool of connections to one base URL with one account's credentials."""
+
+    def __init__(
+        self,
+        base_url: str,
+        publish: Publish,
+        *,
+        connector: str,
+        account: str,
+        auth: tuple[str, str] | None,
+        timeout_s: float,
+        connections: int = 8,
+    ) -> None:
+        self._publish = publish
+        self._connector = connector
+        self._account = account
+        self._base_url = base_url.rstrip("/")
+        self._client = httpx2.AsyncClient(
+            auth=httpx2.BasicAuth(*auth) if auth else None,
+            # the read timeout restarts with every chunk; the whole call is bounded by `_timeout_s` below
+            timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+            headers={"user-agent": "order-listener"},
+            follow_redirects=False,  # a redirected POST would lose its body or leak the credentials
+        )
+        self._timeout_s = timeout_s
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._client.aclose()
+
+    async def request(self, method: str, path: str, *, content: bytes | None = None) -> Raw:
+        """Send and read the whole reply. Raises Unavailable(reason="outage") when none arrives."""
+        started = time.perf_counter()
+        status = "cancelled"
+        try:
+            with anyio.fail_after(self._timeout_s):
+                response = await self._client.request(
+                    method,
+                    f"{self._base_url}{path}",
+                    content=content,
+                    headers={"content-type": "application/json"} if content is not None else None,
+                )
+            status = str(response.status_code)
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return Raw(response.status_code, headers, response.content)
+        except (httpx2.TimeoutException, TimeoutError) as error:
+            status = "timeout"
+            raise Unavailable(f"no reply within {self._timeout_s:g} s to {method} {path}", reason="outage") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            status = "unreachable" if isinstance(error, httpx2.ConnectError) else "reset"
+            raise Unavailable(
+                f"{method} {self._base_url}{path}: {type(error).__name__}: {str(error) or 'connection lost'}",
+                reason="outage",
+            ) from error
+        finally:
+            self._publish(
+                ApiCalled(
+                    connector=self._connector,
+                    account=self._account,
+                    method=method,
+                    path=path,
+                    status=status,
+                    duration_s=time.perf_counter() - started,
+                )
+            )

@@ -1,0 +1,1 @@
+"""ShipStation's V1 API ("ssapi")."""

@@ -1,0 +1,55 @@
+"""Calls to ShipStation V1, each one paid from the account's shared budget."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from listener.clients.account import Account
+from listener.clients.http import Http
+from listener.clients.shipstation.reply import Reply, read
+from listener.core.budget import Budget
+from listener.core.errors import Unavailable
+from listener.core.events import Publish
+
+CONNECTOR = "shipstation"
+
+
+class ShipStation:
+    """One account. `account` is also the dispatcher's gate: no row is claimed before a call can be made."""
+
+    def __init__(
+        self, base_url: str, *, key: str, secret: str, timeout_s: float, budget: Budget, publish: Publish
+    ) -> None:
+        self.account = Account(budget, publish)
+        self._http = Http(
+            base_url, publish, connector=CONNECTOR, account=account_name(key), auth=(key, secret), timeout_s=timeout_s
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.account.close()
+        await self._http.__aexit__(kind, error, trace)
+
+    async def create_orders(self, content: bytes) -> Any:
+        """POST /orders/createorders: at most 100 orders as a JSON array; returns the reply's JSON.
+
+        An upsert by `orderKey`, so a repeat is harmless. Raises Unavailable, Rejected, Broken.
+        """
+
+        async def send() -> Reply:
+            return read(await self._http.request("POST", "/orders/createorders", content=content))
+
+        return (await self.account.call(send)).body
+
+    async def report_down(self, error: Exception) -> Unavailable:
+        """Say that it is the API's fault, not an order's; returns what to raise."""
+        return await self.account.report_down(error)
+
+
+def account_name(key: str) -> str:
+    """Name an account in budgets and metrics without giving its key away: the key's last four characters."""
+    return f"…{key[-4:]}" if len(key) > 8 else "default"

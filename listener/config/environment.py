@@ -1,0 +1,287 @@
+"""Process settings: environment variables and a `.env` file, read once at start. What may change while the process
+runs is in `live.py`.
+
+`load_environment` is the only way in: it knows nothing of the process's own environment but what it is given, says
+every problem at once, and never repeats a secret. An empty variable counts as not set.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from listener.core.errors import ConfigError
+
+_PREFIXES = ("LISTENER_", "SHIPSTATION_")
+_URL_HINT = "expected postgresql://user:password@host:port/name; write @ : / % in the password as %40 %3A %2F %25"
+_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:@/?#\[\],]*)(?::[0-9]*)?"
+_DATABASE_URL = re.compile(
+    rf"postgres(?:ql)?(?:\+psycopg)?://(?P<rest>(?:[^@/\s]*@)?(?P<hosts>{_HOST}(?:,{_HOST})*)"
+    r"(?:/(?P<name>[^?@\s]*))?(?:\?(?P<query>\S*))?)"
+)
+# A Kubernetes service named "listener" puts these into every pod beside it; they are nobody's typing error.
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+
+
+def _problem(expected: str) -> PydanticCustomError:
+    return PydanticCustomError("setting", "{expected}", {"expected": expected})
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    found = _DATABASE_URL.fullmatch(value.get_secret_value())
+    if not found:
+        raise _problem(_URL_HINT)
+    return SecretStr(f"postgresql://{found['rest']}")
+
+
+def _schema(name: str) -> str:
+    size = len(name.encode())
+    if size > 63:
+        raise _problem(f"it has {size} bytes; expected at most 63")
+    if not re.fullmatch(r"[^\W\d]\w*", name) or name.startswith("pg_") or name == "information_schema":
+        raise _problem("expected a name of letters, digits and _ that Postgres does not keep for itself")
+    return name
+
+
+def _http(address: str) -> str:
+    found = re.fullmatch(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})", address)
+    if not found or int(found["port"]) > 65_535 or not (found["host"] or _is_ip6(found["ip6"])):
+        raise _problem("expected host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
+    return address
+
+
+def _is_ip6(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
+
+
+def _base_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        ok = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        ok = False
+    if not ok or parts.query or parts.fragment or re.search(r"\s", url):
+        raise _problem("expected http://host or https://host without user, password or query")
+    return url.rstrip("/")
+
+
+def _token(token: SecretStr) -> SecretStr:
+    if not re.fullmatch("[!-~]+", token.get_secret_value()):
+        raise _problem("expected ASCII letters, digits and signs without spaces: it travels in an HTTP header")
+    return token
+
+
+def _queues(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+    if not names or not all(re.fullmatch(r"[^\W\d]\w*", name) for name in names):
+        raise _problem("expected names of queues with commas between them, such as upload,import")
+    return None if names == ("all",) else names
+
+
+def _log_format() -> Literal["json", "console"]:
+    return "console" if sys.stderr.isatty() else "json"
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+
+
+class Environment(BaseSettings):
+    """The settings of one process; a field's alias is its variable. Frozen; secrets print as asterisks."""
+
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="forbid", hide_input_in_errors=True)
+
+    database_url: DatabaseUrl = Field(alias="DATABASE_URL", description="the database, with user and password")
+    given_direct_url: DatabaseUrl | None = Field(
+        default=None,
+        alias="LISTENER_DIRECT_URL",
+        description="the same database past a transaction pooler; default DATABASE_URL",
+    )
+    schema_name: Annotated[str, AfterValidator(_schema)] = Field(
+        default="public", alias="LISTENER_SCHEMA", description="schema of all tables, at most 63 bytes"
+    )
+    http: Annotated[str, AfterValidator(_http)] = Field(
+        default="127.0.0.1:8080", alias="LISTENER_HTTP", description="host:port to serve on; port 0 = any free one"
+    )
+    api_token: Token | None = Field(
+        default=None, alias="LISTENER_API_TOKEN", description="bearer token; without it only loopback may call"
+    )
+    queues: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_queues)] = Field(
+        default=None, alias="LISTENER_QUEUES", description="queues this process works on, with commas; default all"
+    )
+    pool_min: int = Field(default=1, ge=1, le=1_000, alias="LISTENER_POOL_MIN", description="connections kept open")
+    pool_max: int = Field(default=4, ge=1, le=1_000, alias="LISTENER_POOL_MAX", description="connections at most")
+    shutdown_timeout_s: float = Field(
+        default=25.0,
+        ge=0,
+        le=3_600,
+        allow_inf_nan=False,
+        alias="LISTENER_SHUTDOWN_TIMEOUT",
+        description="seconds that running work gets after SIGTERM",
+    )
+    log_format: Literal["json", "console"] = Field(
+        default_factory=_log_format,
+        alias="LISTENER_LOG_FORMAT",
+        description="json or console; default console on a terminal, else json",
+    )
+    shipstation_api_key: Token | None = Field(default=None, alias="SHIPSTATION_API_KEY", description="API key")
+    shipstation_api_secret: Token | None = Field(default=None, alias="SHIPSTATION_API_SECRET", description="API secret")
+    shipstation_base_url: Annotated[str, AfterValidator(_base_url)] = Field(
+        default="https://ssapi.shipstation.com", alias="SHIPSTATION_BASE_URL", description="address of the API"
+    )
+    shipstation_timeout_s: float = Field(
+        default=60.0,
+        ge=1,
+        le=600,
+        allow_inf_nan=False,
+        alias="SHIPSTATION_TIMEOUT",
+        description="seconds for one call; 100 orders may take the API tens of seconds",
+    )
+    shipstation_rate_limit: int = Field(
+        default=40,
+        ge=0,
+        le=10_000,
+        alias="SHIPSTATION_RATE_LIMIT",
+        description="calls in one window, all replicas together; 0 = the API has no limit",
+    )
+    shipstation_rate_window_s: float = Field(
+        default=60.0,
+        ge=1,
+        le=3_600,
+        allow_inf_nan=False,
+        alias="SHIPSTATION_RATE_WINDOW",
+        description="seconds of one window",
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Environment":
+        problems = []
+        if self.pool_min > self.pool_max:
+            text = f"LISTENER_POOL_MIN is {self.pool_min}, above LISTENER_POOL_MAX ({self.pool_max})"
+            problems.append(f"{text}; lower the one or raise the other")
+        pair = {"SHIPSTATION_API_KEY": self.shipstation_api_key, "SHIPSTATION_API_SECRET": self.shipstation_api_secret}
+        missing = [name for name, value in pair.items() if value is None]
+        if len(missing) == 1:
+            problems.append(f"{missing[0]} is not set; ShipStation needs {' and '.join(pair)}")
+        if problems:
+            raise _problem("\n".join(problems))
+        return self
+
+    @property
+    def direct_url(self) -> SecretStr:
+        """The address of the session connection, which must not lead through a transaction pooler."""
+        return self.given_direct_url or self.database_url
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether the pool's connections go another way than the session's."""
+        return self.direct_url.get_secret_value() != self.database_url.get_secret_value()
+
+    @property
+    def http_address(self) -> tuple[str, int]:
+        """Host (IPv6 without brackets) and port to serve on."""
+        host, _, port = self.http.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def database_address(self) -> str:
+        """host:port/name of DATABASE_URL, for logs."""
+        return redacted(self.database_url)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Values come from load_environment alone: nothing is read behind the caller's back."""
+        return (init_settings,)
+
+
+def redacted(url: SecretStr) -> str:
+    """Give host:port/name of a checked database URL, without user, password and parameters."""
+    found = _DATABASE_URL.fullmatch(url.get_secret_value())
+    if not found:
+        return "unreadable address"
+    query = parse_qs(found["query"] or "")
+    hosts = found["hosts"] or query.get("host", ["local socket"])[0]
+    port = "" if re.search(r":[0-9]+$", hosts) or "," in hosts else f":{query.get('port', ['5432'])[0]}"
+    return f"{hosts}{port}/{found['name'] or query.get('dbname', [''])[0]}"
+
+
+def load_environment(environ: Mapping[str, str] = os.environ, env_file: str | Path | None = ".env") -> Environment:
+    """Read and check all settings; a variable in `environ` wins over the file, which need not exist.
+
+    Raises ConfigError with a line per problem: the variable, its value unless it is secret, what is expected.
+    """
+    given = {name: value.strip() for name, value in (_file(env_file) | dict(environ)).items() if value.strip()}
+    names = {str(field.alias) for field in Environment.model_fields.values()}
+    problems = [_unknown(name, names) for name in sorted(given) if _is_unknown(name, given[name], names)]
+    settings = None
+    try:
+        settings = Environment.model_validate({name: given[name] for name in names & given.keys()})
+    except ValidationError as error:
+        problems += [_sentence(details) for details in error.errors(include_url=False)]
+    if settings is None or problems:  # outside of `except`: the error would carry the secrets along
+        raise ConfigError("\n".join(problems))
+    return settings
+
+
+def _file(path: str | Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    failed = ""
+    try:
+        # utf-8-sig: editors on Windows put a mark in front
+        source = DotEnvSettingsSource(Environment, env_file=path, env_file_encoding="utf-8-sig", case_sensitive=True)
+        return {name: value for name, value in source.env_vars.items() if value is not None}
+    except (OSError, UnicodeDecodeError, SettingsError) as error:
+        failed = type(error).__name__
+    raise ConfigError(f"{path} cannot be read ({failed}); expected lines such as NAME=value in UTF-8")
+
+
+def _is_unknown(name: str, value: str, names: set[str]) -> bool:
+    if name in names or not name.startswith(_PREFIXES) or _SERVICE_LINK.fullmatch(name):
+        return False
+    return not (name.endswith("_PORT") and "://" in value)
+
+
+def _unknown(name: str, names: set[str]) -> str:
+    guess = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.8)
+    return f"{name} is not a setting; " + (f"did you mean {guess[0]}?" if guess else "remove it")
+
+
+def _sentence(details: ErrorDetails) -> str:
+    if not details["loc"]:
+        return details["msg"]
+    name = str(details["loc"][0])
+    if details["type"] == "missing":
+        return f"{name} is not set; {_URL_HINT if name == 'DATABASE_URL' else 'set it'}"
+    field = next(field for field in Environment.model_fields.values() if field.alias == name)
+    is_secret = "Secret" in str(field.annotation)
+    shown = "its value is not right" if is_secret or "@" in str(details["input"]) else f"{str(details['input'])[:80]!r}"
+    return f"{name}: {shown}: {details['msg']} ({field.description})"

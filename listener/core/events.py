@@ -1,0 +1,194 @@
+"""What happens, as values. The engine and the clients publish; logs and metrics subscribe; neither knows the other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Woke:
+    """A dispatcher woke. reason: notify, poll, due, slot, start, gate."""
+
+    queue: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """One look at a queue. waiting: due rows seen, the claimed ones included (None = not counted this time)."""
+
+    queue: str
+    claimed: int
+    waiting: int | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationStarted:
+    """A handler call begins. active: calls under way in this process, this one included."""
+
+    queue: str
+    operation: str
+    active: int
+    jobs: int
+    pickup_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationEnded:
+    """A handler call ended. result: completed, failed, timeout, cancelled. error: for a person, or None."""
+
+    queue: str
+    operation: str
+    active: int
+    result: str
+    duration_s: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """Outcomes were written. outcomes: settle word → rows. lost: results dropped because the claim was gone."""
+
+    queue: str
+    outcomes: dict[str, int]
+    lost: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFailed:
+    """A row went to `Failed`, or a retry was noted; one event a row so that a person finds it in the log."""
+
+    queue: str
+    id: str
+    outcome: str
+    attempt: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescued:
+    """Rows were given back whose session is gone or whose time ran out."""
+
+    queue: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpened:
+    """The lease is held. recovered_s: seconds since the former session was lost, None at the first one."""
+
+    key: int
+    backend_pid: int
+    recovered_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionClosed:
+    """The lease is gone. retry_s: seconds until the next try to connect, None = we are stopping."""
+
+    reason: str
+    retry_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiCalled:
+    """One HTTP call to an outside API. status: the HTTP status or a word for the transport's failure."""
+
+    connector: str
+    account: str
+    method: str
+    path: str
+    status: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorPaused:
+    """The account is paused for all replicas. for_s: seconds until the probe."""
+
+    connector: str
+    account: str
+    reason: str
+    message: str
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorResumed:
+    """The probe went well."""
+
+    connector: str
+    account: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigLoaded:
+    """Live configuration was read. invalid: key → why its value is not in force."""
+
+    version: int
+    invalid: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStarted:
+    """A queue's dispatcher runs. interval_s: the safety poll."""
+
+    queue: str
+    fast_polling: bool
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping:
+    """Shutdown: stage 1 waits for running handlers, stage 2 cancels them."""
+
+    stage: int
+    active: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """Something failed that the engine survives (a poll, a settle that is tried again)."""
+
+    where: str
+    error: str
+
+
+Event: TypeAlias = (
+    Woke
+    | Checked
+    | OperationStarted
+    | OperationEnded
+    | Settled
+    | JobFailed
+    | Rescued
+    | SessionOpened
+    | SessionClosed
+    | ApiCalled
+    | ConnectorPaused
+    | ConnectorResumed
+    | ConfigLoaded
+    | EngineStarted
+    | Stopping
+    | Trouble
+)
+
+Publish: TypeAlias = Callable[[Event], None]
+
+
+class Bus:
+    """Hands each event to every subscriber, in order, in the publisher's own task."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Publish] = []
+
+    def subscribe(self, subscriber: Publish) -> None:
+        """Add a subscriber; it must not raise and must not block."""
+        self._subscribers.append(subscriber)
+
+    def publish(self, event: Event) -> None:
+        """Tell all subscribers."""
+        for subscriber in self._subscribers:
+            subscriber(event)

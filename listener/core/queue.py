@@ -1,0 +1,39 @@
+"""A queue: a table whose rows are work. Pure declaration; `db/queue.py` composes its SQL."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """Names of one queue table.
+
+    name: short name in logs, metrics and on the command line ("upload").
+    table: the table, in the schema of the installation.
+    done_word: status of a completed row.
+    noun: what a row is, in plural, for people ("orders").
+    columns: content columns that a job carries, in this order.
+    results: columns that `Done.values` may write, with their SQL type.
+    key: the single-column primary key.
+    """
+
+    name: str
+    table: str
+    done_word: str = "Done"
+    noun: str = "rows"
+    columns: tuple[str, ...] = ()
+    results: tuple[tuple[str, str], ...] = ()
+    key: str = "id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the live configuration allows a queue right now.
+
+    batch_size: rows in one handler call. concurrency: handler calls at once. timeout_s: seconds one call may take.
+    """
+
+    enabled: bool = True
+    batch_size: int = 1
+    concurrency: int = 1
+    max_attempts: int = 10
+    timeout_s: float = 300.0

@@ -1,0 +1,112 @@
+"""The books of the migrations: what was applied to a schema, and whether that fits this code.
+
+`verify` is asked at every start of the service; `listener.db.migrate` writes what is read here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+
+from listener.core.errors import Unmigrated
+from listener.db.files import SqlFile, schema_files
+
+_HAS_BOOKS = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
+_READ_BOOKS = sql.SQL("SELECT name, kind, checksum, applied_at FROM {}.listener_migrations")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """One row of ``listener_migrations``."""
+
+    name: str
+    kind: str
+    checksum: str
+    applied_at: datetime
+
+
+def verify(conn: psycopg.Connection[Any], schema: str, files: Sequence[SqlFile] | None = None) -> None:
+    """Raise Unmigrated, with one line that says what to do, unless the schema is exactly this release's."""
+    check(read_applied(conn, schema), schema, place_of(conn), files)
+
+
+async def verify_async(conn: psycopg.AsyncConnection[Any], schema: str, files: Sequence[SqlFile] | None = None) -> None:
+    """`verify`, for the service."""
+    applied = None
+    async with conn.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(_HAS_BOOKS, [_books_name(schema)])
+        if await cursor.fetchone() == (True,):
+            await cursor.execute(_READ_BOOKS.format(sql.Identifier(schema)))
+            applied = {row[0]: Applied(*row) for row in await cursor.fetchall()}
+    check(applied, schema, place_of(conn), files)
+
+
+def check(
+    applied: Mapping[str, Applied] | None, schema: str, place: str, files: Sequence[SqlFile] | None = None
+) -> None:
+    """Compare the books (None = there are none) with the files; pure except for reading the default files."""
+    files = schema_files() if files is None else files
+    if not applied:
+        raise Unmigrated(f"schema {schema} of {place} was never migrated: run `listener migrate`")
+    refuse_newer(applied, files, schema, place)
+    refuse_changed(applied, files, schema, place)
+    missing = [f.name for f in files if f.name not in applied]
+    if missing:
+        raise Unmigrated(
+            f"schema {schema} of {place} is older than this code: {_names(missing)} not applied: run `listener migrate`"
+        )
+    changed = [f.name for f in files if applied[f.name].checksum != f.checksum]
+    if changed:
+        raise Unmigrated(f"schema {schema} of {place} has another version of {_names(changed)}: run `listener migrate`")
+
+
+def read_applied(conn: psycopg.Connection[Any], schema: str) -> dict[str, Applied] | None:
+    """Return the books by name; None when the schema has none."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        if cursor.execute(_HAS_BOOKS, [_books_name(schema)]).fetchone() != (True,):
+            return None
+        rows = cursor.execute(_READ_BOOKS.format(sql.Identifier(schema))).fetchall()
+    return {row[0]: Applied(*row) for row in rows}
+
+
+def refuse_newer(applied: Mapping[str, Applied], files: Sequence[SqlFile], schema: str, place: str) -> None:
+    """A newer release left names that we do not know.
+
+    A function or trigger that this release dropped is no sign of that: the migration that drops it is still pending.
+    """
+    unknown = applied.keys() - {f.name for f in files}
+    is_older = any(f.kind == "migration" and f.name not in applied for f in files)
+    newer = sorted(name for name in unknown if applied[name].kind == "migration" or not is_older)
+    if newer:
+        raise Unmigrated(
+            f"schema {schema} of {place} is newer than this code, which does not know {_names(newer)}:"
+            " install the newer order-listener"
+        )
+
+
+def refuse_changed(applied: Mapping[str, Applied], files: Sequence[SqlFile], schema: str, place: str) -> None:
+    """A migration runs once: a change to it would reach new databases only."""
+    for file in files:
+        row = applied.get(file.name)
+        if file.kind == "migration" and row is not None and row.checksum != file.checksum:
+            raise Unmigrated(
+                f"{file.name} was changed after it was applied to schema {schema} of {place}:"
+                " restore the file, and put the change into a new migration"
+            )
+
+
+def place_of(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str:
+    """Return ``host:port/database`` of an open connection."""
+    return f"{conn.info.host}:{conn.info.port}/{conn.info.dbname}"
+
+
+def _books_name(schema: str) -> str:
+    return sql.Identifier(schema, "listener_migrations").as_string(None)
+
+
+def _names(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

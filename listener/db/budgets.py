@@ -1,0 +1,90 @@
+"""Calls left for one API account, in its row of `api_budgets`: rate window and circuit breaker for all replicas."""
+
+import random
+from typing import Any
+
+from listener.core.budget import Permit, RateHeaders, Refusal
+from listener.core.events import ConnectorPaused, ConnectorResumed, Publish
+from listener.db.pool import Pool
+from listener.db.queries import query
+
+# A probe that never comes back (its process died) leaves the next one to somebody else after this time.
+PROBE_S = 90.0
+# Pauses 1, 2, 4 … 60 s, half of it random: a minute is how late a recovered API is noticed at worst.
+PAUSE_BASE_S, PAUSE_CAP_S = 1.0, 60.0
+# The reset header counts whole seconds and may be rounded down.
+RESET_MARGIN_S = 1.0
+
+
+class ApiBudget:
+    """The budget of one account. `call_limit` calls per `window_s` seconds; 0 = the API has no limit."""
+
+    def __init__(
+        self, pool: Pool, publish: Publish, *, connector: str, account: str, call_limit: int, window_s: float,
+        pause_base_s: float = PAUSE_BASE_S,
+    ) -> None:  # fmt: skip
+        self._pool = pool
+        self._publish = publish
+        self._key = {"connector": connector, "account": account}
+        self._limit = {"call_limit": call_limit if call_limit > 0 else 2**31 - 1, "window_s": window_s}
+        self._pause_base_s = pause_base_s
+        self._is_known = False
+
+    async def take(self) -> Permit | Refusal:
+        """Reserve one call, or learn how long there will be none."""
+        if not self._is_known:
+            await self._run("ensure_budget", self._limit)
+            self._is_known = True
+        rows = await self._run("take_permit", {"probe_s": PROBE_S})
+        if not rows:  # the row was deleted by hand: make it again
+            self._is_known = False
+            return Refusal(wait_s=0.1, reason="budget")
+        row = rows[0]
+        if row["granted"]:
+            return Permit(window=row["rate_window"], probe=row["is_probe"])
+        return Refusal(wait_s=row["wait_s"], reason=row["reason"])
+
+    async def give_back(self, permit: Permit) -> None:
+        """The reserved call was not made."""
+        await self._run("give_back_permit", {"rate_window": permit.window, "is_probe": permit.probe})
+
+    async def report_ok(self, permit: Permit, headers: RateHeaders) -> None:
+        """The API answered: correct the window by its headers and end a pause."""
+        rows = await self._run(
+            "report_ok",
+            {
+                "rate_window": permit.window,
+                "remaining": headers.remaining,
+                "reset_s": headers.reset_s,
+                "margin_s": RESET_MARGIN_S,
+            },
+        )
+        if rows and rows[0]["was_paused"]:
+            self._publish(ConnectorResumed(**self._key))
+
+    async def report_unavailable(self, permit: Permit, *, reason: str, message: str, wait_s: float | None) -> None:
+        """Pause the account for all replicas, for `wait_s` seconds where the API said so, else with back-off."""
+        rows = await self._run(
+            "report_unavailable",
+            {
+                "is_probe": permit.probe,
+                "reason": reason,
+                "message": message,
+                "wait_s": 0.0 if wait_s is None else wait_s + RESET_MARGIN_S,
+                "is_told": wait_s is not None,
+                "base_s": self._pause_base_s,
+                "cap_s": PAUSE_CAP_S,
+                "jitter": random.random(),
+            },
+        )
+        if rows:
+            self._publish(ConnectorPaused(**self._key, reason=reason, message=message, for_s=rows[0]["for_s"]))
+
+    async def _run(self, name: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+        account = f"{self._key['connector']} budget"
+        return await self._pool.run(query("budgets", name), {**self._key, **params}, name=account)
+
+
+async def read_budgets(pool: Pool) -> list[dict[str, Any]]:
+    """Read every account's budget and pause, for metrics, `/readyz` and `listener status`."""
+    return await pool.run(query("budgets", "budgets"), name="budgets")

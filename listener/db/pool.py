@@ -1,0 +1,145 @@
+"""The pool: short statements, each its own transaction. No connection is held while a handler runs."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from listener.db.call import shielded
+from listener.db.queries import Statement, query
+
+Connection: TypeAlias = psycopg.AsyncConnection[DictRow]
+T = TypeVar("T")
+
+# Client-side keepalives: a dead server is noticed after 5 + 3 × 2 s, unanswered data after 10 s.
+KEEPALIVES: Mapping[str, Any] = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "connect_timeout": 10,
+    "target_session_attrs": "read-write",
+}
+
+
+def search_path(schema: str) -> str:
+    """Return the schema as one quoted element of a search_path."""
+    return '"' + schema.replace('"', '""') + '"'
+
+
+class Pool:
+    """Connections to `url`, shared by all queues of the process.
+
+    is_pooled: the address leads through a transaction pooler, where no setting and no prepared statement outlives
+    a transaction; every statement then carries its settings along. statement_timeout_s bounds one statement.
+    """
+
+    def __init__(
+        self, url: str, *, schema: str, is_pooled: bool, min_size: int, max_size: int, statement_timeout_s: float = 10.0
+    ) -> None:
+        self._schema = schema
+        self._is_pooled = is_pooled
+        self._limit_s = statement_timeout_s
+        self._settings = {
+            "statement_timeout_ms": str(int(statement_timeout_s * 1000)),
+            "search_path": search_path(schema),
+        }
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            connection_class=psycopg.AsyncConnection[DictRow],
+            kwargs={
+                **KEEPALIVES,
+                "autocommit": True,
+                "row_factory": dict_row,
+                "application_name": "order-listener pool",
+                "prepare_threshold": None if is_pooled else 5,
+            },
+            configure=None if is_pooled else self._configure,
+            min_size=min_size,
+            max_size=max_size,
+            timeout=statement_timeout_s,
+            max_lifetime=600.0,  # R157: a connection older than 600 s is replaced
+            reconnect_timeout=5.0,
+            open=False,
+            name="order-listener",
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open(wait=False)  # the database may be down at start: that is no error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._pool.close()
+
+    @property
+    def schema(self) -> str:
+        """The installation's schema."""
+        return self._schema
+
+    async def run(self, statement: Statement, params: Mapping[str, Any] | None = None, *, name: str) -> list[DictRow]:
+        """Run one statement as one transaction and return its rows.
+
+        name: what holds the connection, shown in pg_stat_activity.application_name while it does.
+        Raises Unreachable or DatabaseError.
+        """
+
+        async def work() -> list[DictRow]:
+            async with self._pool.connection() as conn:
+                if self._is_pooled:
+                    return await self._run_pooled(conn, statement, params, name)
+                return await self._run_direct(conn, statement, params, name)
+
+        return await shielded(work, limit_s=self._limit_s + 2.0)
+
+    async def inspect(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run several reading statements on one connection. Raises Unreachable, DatabaseError."""
+
+        async def borrow() -> T:
+            async with self._pool.connection() as conn:
+                return await work(conn)
+
+        return await shielded(borrow, limit_s=self._limit_s + 2.0)
+
+    async def refresh(self) -> None:
+        """Replace connections that died with the server; called after a new session was opened."""
+
+        async def work() -> None:
+            await self._pool.check()
+
+        await shielded(work, limit_s=self._limit_s + 2.0)
+
+    def stats(self) -> dict[str, int]:
+        """Return size, available, waiting, limits and counters of errors, as psycopg_pool names them."""
+        return dict(self._pool.get_stats())
+
+    async def _configure(self, conn: Connection) -> None:
+        await conn.execute(query("session", "engine_settings"), self._settings)
+
+    async def _run_direct(
+        self, conn: Connection, statement: Statement, params: Mapping[str, Any] | None, name: str
+    ) -> list[DictRow]:
+        wanted = f"order-listener {name}"[:63]
+        if conn.info.parameter_status("application_name") == wanted:
+            return await _fetch(await conn.execute(statement, params))
+        async with conn.pipeline():  # renaming rides along in the same round trip
+            await conn.execute(query("session", "name_connection"), {"application_name": wanted})
+            cursor = await conn.execute(statement, params)
+        return await _fetch(cursor)
+
+    async def _run_pooled(
+        self, conn: Connection, statement: Statement, params: Mapping[str, Any] | None, name: str
+    ) -> list[DictRow]:
+        settings = {**self._settings, "application_name": f"order-listener {name}"[:63]}
+        async with conn.transaction():
+            await conn.execute(query("session", "transaction_settings"), settings)
+            return await _fetch(await conn.execute(statement, params))
+
+
+async def _fetch(cursor: psycopg.AsyncCursor[DictRow]) -> list[DictRow]:
+    return await cursor.fetchall() if cursor.description is not None else []

@@ -1,0 +1,40 @@
+"""Named queries: the `-- name:` blocks of `sql/queries/*.sql`, the only SQL this program runs besides migrations."""
+
+import re
+from functools import cache
+from typing import TypeAlias
+
+from psycopg import sql
+
+from listener.db.files import sql_dir
+
+Statement: TypeAlias = sql.SQL | sql.Composed
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+@cache
+def load(file: str) -> dict[str, str]:
+    """Read `sql/queries/{file}.sql`: query name → text. Raises KeyError on a name given twice."""
+    parts = _NAME.split((sql_dir() / "queries" / f"{file}.sql").read_text(encoding="utf-8"))
+    queries: dict[str, str] = {}
+    for name, text in zip(parts[1::2], parts[2::2], strict=True):
+        if name in queries:
+            raise KeyError(f"sql/queries/{file}.sql: query {name} stands there twice")
+        queries[name] = _without_comments(text)
+    return queries
+
+
+def query(file: str, name: str) -> sql.SQL:
+    """Return a query without template fields."""
+    return sql.SQL(load(file)[name])
+
+
+def template(file: str, name: str, fields: dict[str, sql.Composable]) -> sql.Composed:
+    """Return a query with its `{fields}` replaced by quoted identifiers and literals."""
+    return sql.SQL(load(file)[name]).format(**fields)
+
+
+def _without_comments(text: str) -> str:
+    # comments explain the file, not the server's log; % and {} in them would also count as placeholders
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--")).strip().rstrip(";")

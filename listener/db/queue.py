@@ -1,0 +1,170 @@
+"""One queue table. Nobody else names it: claim, settle, rescue and the person's verbs are all here."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from listener.core.job import Job, Settlement
+from listener.core.queue import Queue
+from listener.db.pool import Pool
+from listener.db.queries import query, template
+from listener.db.session import lock_class_oid
+
+# Enough for a person to read "10000 and more"; counting further would cost more than the claim.
+COUNT_LIMIT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one claim brought. next_due_s: seconds until the next row that is not due yet, None = there is none."""
+
+    jobs: list[Job]
+    next_due_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What one settle wrote. lost: jobs whose claim was gone. reopened: jobs that are Pending again and due now."""
+
+    lost: list[Job]
+    reopened: list[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """A queue's figures. oldest_pending_s: how long the oldest due row has been waiting, in seconds."""
+
+    pending: int
+    processing: int
+    failed: int
+    oldest_pending_s: float
+
+
+class QueueTable:
+    """The statements of one queue, composed once. Every method is one statement and one transaction.
+
+    All raise Unreachable when the connection fails and DatabaseError when the server refuses.
+    """
+
+    def __init__(self, pool: Pool, queue: Queue, *, key_type: str = "bigint") -> None:
+        self.queue = queue
+        self._pool = pool
+        self._lock_class = lock_class_oid(pool.schema)
+        fields = _fields(queue, key_type)
+        self._claim = template("queue", "claim", fields)
+        self._settle = template("queue", "settle", fields)
+        self._rescue = template("queue", "rescue", fields)
+        self._release_strays = template("queue", "release_strays", fields)
+        self._ring = template("queue", "ring", fields)
+        self._waiting = template("queue", "waiting", fields)
+        self._depth = template("queue", "depth", fields)
+        self._retry_failed = template("queue", "retry_failed", fields)
+        self._retry_keys = template("queue", "retry_keys", fields)
+
+    async def claim(self, *, limit: int, session_key: int) -> Claim:
+        """Take at most `limit` due rows, highest priority first."""
+        rows = await self._pool.run(
+            self._claim, {"limit": limit, "session_key": session_key}, name=f"{self.queue.name} claim"
+        )
+        return Claim([self._job(row) for row in rows if row["job_key"] is not None], rows[0]["next_due_s"])
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        """Write outcomes, each fenced by its claim. All or nothing: one bad value refuses the whole statement."""
+        rows = await self._pool.run(
+            self._settle,
+            {
+                "keys": [s.job.id for s in settlements],
+                "claims": [s.job.claim_id for s in settlements],
+                "kinds": [str(s.kind) for s in settlements],
+                "revisions": [s.job.revision for s in settlements],
+                "delays": [s.delay_s for s in settlements],
+                "errors": [_storable(s.error) for s in settlements],
+                "values": [json.dumps(dict(s.values)) for s in settlements],
+            },
+            name=f"{self.queue.name} settle",
+        )
+        status = {row["job_key"]: row["status"] for row in rows}
+        jobs = [s.job for s in settlements]
+        waits = {s.job.id for s in settlements if s.delay_s > 0}
+        return Settled(
+            lost=[job for job in jobs if job.id not in status],
+            reopened=[job for job in jobs if status.get(job.id) == "Pending" and job.id not in waits],
+        )
+
+    async def rescue(self, *, stale_s: float) -> int:
+        """Free the rows of sessions that are gone, and those claimed more than `stale_s` seconds ago."""
+        rows = await self._pool.run(
+            self._rescue, {"lock_class": self._lock_class, "stale_s": stale_s}, name=f"{self.queue.name} rescue"
+        )
+        return int(rows[0]["rows"])
+
+    async def release_strays(self, *, session_key: int, held: Collection[int]) -> int:
+        """Free rows that our session holds under a claim which is not in `held`."""
+        rows = await self._pool.run(
+            self._release_strays, {"session_key": session_key, "held": list(held)}, name=f"{self.queue.name} strays"
+        )
+        return int(rows[0]["rows"])
+
+    async def ring(self) -> None:
+        """Wake the other listeners."""
+        await self._pool.run(self._ring, name=f"{self.queue.name} ring")
+
+    async def waiting(self) -> int:
+        """Count due rows, up to COUNT_LIMIT."""
+        rows = await self._pool.run(self._waiting, {"most": COUNT_LIMIT}, name=f"{self.queue.name} count")
+        return int(rows[0]["waiting"])
+
+    async def depth(self) -> Depth:
+        """Read the queue's figures."""
+        rows = await self._pool.run(self._depth, name=f"{self.queue.name} depth")
+        return Depth(**rows[0])
+
+    async def retry_failed(self) -> int:
+        """Put every `Failed` row back to `Pending`; returns how many."""
+        rows = await self._pool.run(self._retry_failed, name=f"{self.queue.name} retry")
+        return len(rows)
+
+    async def retry_keys(self, keys: Sequence[Any]) -> list[Any]:
+        """Put the named rows back to `Pending`; returns those that were `Failed` or done."""
+        rows = await self._pool.run(self._retry_keys, {"keys": list(keys)}, name=f"{self.queue.name} retry")
+        return [row["job_key"] for row in rows]
+
+    def _job(self, row: dict[str, Any]) -> Job:
+        return Job(
+            queue=self.queue.name,
+            id=row["job_key"],
+            claim_id=row["claim_id"],
+            attempt=row["attempts"],
+            revision=row["revision"],
+            due_for_s=max(row["due_for_s"], 0.0),
+            row={column: row[f"job_{column}"] for column in self.queue.columns},
+        )
+
+
+def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
+    columns = [
+        sql.SQL("q.{} AS {}").format(sql.Identifier(name), sql.Identifier(f"job_{name}")) for name in queue.columns
+    ]
+    result = query("queue", "result_column")
+    results = [
+        result.format(column=sql.Identifier(name), name=sql.Literal(name), type=sql.SQL(kind))
+        for name, kind in queue.results
+    ]
+    return {
+        "table": sql.Identifier(queue.table),
+        "table_name": sql.Literal(queue.table),
+        "key": sql.Identifier(queue.key),
+        "key_type": sql.SQL(key_type),
+        "done": sql.Literal(queue.done_word),
+        "columns": sql.SQL(", ").join(columns),
+        "results": sql.SQL("").join(results),
+        "claim_sequence": sql.Literal("listener_claim_id"),
+    }
+
+
+def _storable(text: str | None) -> str | None:
+    # Postgres text cannot hold NUL; an error message may quote anything that an API sent
+    return None if text is None else text.replace("\x00", "\N{SYMBOL FOR NULL}")

@@ -1,0 +1,6 @@
+"""The engine: wake → claim → execute → settle. Generic over queue tables: nothing here knows what an order is.
+
+One way, no back and forth: `wake` says look, `dispatcher` claims no more than free slots, `executor` runs the handler,
+`completer` writes many outcomes in one fenced UPDATE. `rescuer` frees the rows of the dead; `supervisor` holds the
+session whose life all of this is bound to.
+"""

@@ -1,0 +1,137 @@
+"""Writes outcomes. What arrives while a write is under way goes into the next one: many jobs, one UPDATE, one flush,
+and no waiting when there is nothing to coalesce with."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+
+from listener.core.errors import DatabaseError, Unreachable
+from listener.core.events import JobFailed, Publish, Trouble
+from listener.core.events import Settled as SettledEvent
+from listener.core.job import Settle, Settlement
+from listener.db.queue import QueueTable
+
+# 1,000 rows per UPDATE: the per-statement cost is already divided by far more than it matters; bounds its memory.
+MOST_ROWS = 1000
+_RETRY_CAP_S = 2.0
+
+
+@dataclass(slots=True)
+class _Parcel:
+    settlements: list[Settlement]
+    written: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Completer:
+    """The writer of one queue.
+
+    on_reopened: told when rows are due again right away (edited in flight, released).
+    on_delayed: told the shortest delay, in seconds, of rows that were put off.
+    """
+
+    def __init__(
+        self,
+        table: QueueTable,
+        publish: Publish,
+        *,
+        on_reopened: Callable[[], None],
+        on_delayed: Callable[[float], None],
+    ) -> None:
+        self._table = table
+        self._publish = publish
+        self._on_reopened = on_reopened
+        self._on_delayed = on_delayed
+        self._parcels: list[_Parcel] = []
+        self._arrived = anyio.Event()
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Hand over outcomes and wait until they are written (or known to have lost their claim)."""
+        if not settlements:
+            return
+        parcel = _Parcel(list(settlements))
+        self._parcels.append(parcel)
+        self._arrived.set()
+        await parcel.written.wait()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._arrived.wait()
+            self._arrived = anyio.Event()
+            while self._parcels:
+                parcels = self._take()
+                await self._write_surely([s for parcel in parcels for s in parcel.settlements])
+                for parcel in parcels:
+                    parcel.written.set()
+
+    def _take(self) -> list[_Parcel]:
+        count, rows = 0, 0
+        for parcel in self._parcels:
+            rows += len(parcel.settlements)
+            if count and rows > MOST_ROWS:
+                break
+            count += 1
+        parcels, self._parcels = self._parcels[:count], self._parcels[count:]
+        return parcels
+
+    async def _write_surely(self, settlements: list[Settlement]) -> None:
+        """Write, trying again while the database is away; a value that it refuses costs only its own job."""
+        wait_s = 0.05
+        while True:
+            try:
+                await self._write(settlements)
+            except Unreachable as error:
+                self._publish(Trouble(where=f"{self._table.queue.name} settle", error=str(error)))
+                await anyio.sleep(wait_s)
+                wait_s = min(wait_s * 2, _RETRY_CAP_S)
+            except DatabaseError as error:
+                await self._isolate(settlements, error)
+                return
+            else:
+                return
+
+    async def _isolate(self, settlements: list[Settlement], error: DatabaseError) -> None:
+        if len(settlements) > 1:
+            middle = len(settlements) // 2
+            await self._write_surely(settlements[:middle])
+            await self._write_surely(settlements[middle:])
+            return
+        refused = settlements[0]
+        self._publish(Trouble(where=f"{self._table.queue.name} settle", error=str(error)))
+        if refused.kind is Settle.FAIL and not refused.values:
+            return  # even the plain failure is refused: the stray check gives the row back
+        text = f"The result could not be written: {error}"
+        await self._write_surely([Settlement(job=refused.job, kind=Settle.FAIL, error=text)])
+
+    async def _write(self, settlements: list[Settlement]) -> None:
+        started = time.perf_counter()
+        settled = await self._table.settle(settlements)
+        lost = {job.id for job in settled.lost}
+        written = [s for s in settlements if s.job.id not in lost]
+        self._publish(
+            SettledEvent(
+                queue=self._table.queue.name,
+                outcomes=dict(Counter(str(s.kind) for s in written)),
+                lost=len(lost),
+                duration_s=time.perf_counter() - started,
+            )
+        )
+        for s in written:
+            if s.kind in (Settle.FAIL, Settle.RETRY):
+                self._publish(
+                    JobFailed(
+                        queue=s.job.queue,
+                        id=str(s.job.id),
+                        outcome=str(s.kind),
+                        attempt=s.job.attempt,
+                        error=s.error or "",
+                    )
+                )
+        if settled.reopened:
+            self._on_reopened()
+        delays = [s.delay_s for s in written if s.delay_s > 0]
+        if delays:
+            self._on_delayed(min(delays))

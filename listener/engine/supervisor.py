@@ -1,0 +1,236 @@
+"""Holds the session and everything whose life is bound to it.
+
+connect → LISTEN → self-test → configuration → rescue → dispatch, until the session is lost or we are told to stop.
+Losing the session cancels all of it (the handlers too: their rows are being taken), and it starts over with a new key.
+"""
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from listener.core.errors import DatabaseError, ListenerError, Pooled, SessionLost, Unmigrated, Unreachable
+from listener.core.events import Publish, SessionClosed, SessionOpened, Stopping, Trouble
+from listener.core.retry import Backoff
+from listener.db.pool import Pool
+from listener.db.session import WAKE_CHANNEL, Session, end_former
+from listener.engine.completer import Completer
+from listener.engine.dispatcher import Dispatcher
+from listener.engine.rescuer import Rescuer
+from listener.engine.slots import Slots
+
+RECONNECT = Backoff(base_s=0.2, cap_s=10.0)
+# The self-test is repeated while things are quiet: a pooler or proxy may have come in between later.
+SELF_TEST_EVERY_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One queue's parts. hears: do notifications count now (rolled-back mode ignores them)."""
+
+    dispatcher: Dispatcher
+    completer: Completer
+    hears: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the supervisor asks the live configuration. Times in seconds."""
+
+    poll_s: Callable[[], float]
+    operation_timeout_s: Callable[[], float]
+    shutdown_timeout_s: float
+
+
+class Supervisor:
+    """The engine's life. `state` is for `/readyz`: starting, connected, reconnecting, stopping, stopped."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        direct_url: str,
+        workers: Sequence[Worker],
+        slots: Slots,
+        rescuer: Rescuer,
+        publish: Publish,
+        *,
+        policy: Policy,
+        verify: Callable[[], Awaitable[None]],
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.state = "starting"
+        self.detail = "no connection yet"
+        self._pool = pool
+        self._direct_url = direct_url
+        self._workers = {worker.dispatcher.table.queue.table: worker for worker in workers}
+        self._slots = slots
+        self._rescuer = rescuer
+        self._publish = publish
+        self._policy = policy
+        self._verify = verify
+        self._reload = reload
+        self._former: Session | None = None
+        self._lost_at: float | None = None
+        self._has_connected = False
+        self._failures = 0
+        self._stopping = anyio.Event()
+        self._hurrying = anyio.Event()
+        self._is_releasing = False
+
+    def is_releasing(self) -> bool:
+        """True while a shutdown cancels handlers: their rows are to be given back."""
+        return self._is_releasing
+
+    def stop(self) -> None:
+        """Stop claiming and wait for running handlers; called again: cancel them at once."""
+        if self._stopping.is_set():
+            self._hurrying.set()
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until stopped. Raises DatabaseError if the first connection shows what no waiting mends."""
+        while not self._stopping.is_set():
+            error = await self._live()
+            if error is None:
+                break
+            if isinstance(error, DatabaseError) and not isinstance(error, Unreachable) and not self._has_connected:
+                raise error
+            await self._wait_to_reconnect(error)
+        self.state, self.detail = "stopped", "stopped"
+
+    async def _live(self) -> ListenerError | None:
+        """Hold one session until it is lost (returns why) or we were stopped (returns None)."""
+        try:
+            session = await self._open()
+        except DatabaseError as error:
+            return error
+        if session is None:
+            return None
+        failure: ListenerError | None = None
+        try:
+            await self._serve(session)
+        except* (SessionLost, DatabaseError) as group:
+            failure = _first(group)
+        finally:
+            await session.close()
+        if failure is not None:
+            self._former = session
+        return failure
+
+    async def _open(self) -> Session | None:
+        async with anyio.create_task_group() as connecting:
+
+            async def give_up() -> None:
+                await self._stopping.wait()
+                connecting.cancel_scope.cancel("stopping")
+
+            session: Session | None = None
+            failure: DatabaseError | None = None
+            connecting.start_soon(give_up)
+            try:
+                session = await Session.open(self._direct_url, schema=self._pool.schema)
+            except DatabaseError as error:  # outside the group it would arrive wrapped
+                failure = error
+            connecting.cancel_scope.cancel("connected")
+        if failure is not None:
+            raise failure
+        return session
+
+    async def _serve(self, session: Session) -> None:
+        async with anyio.create_task_group() as scope:
+            session.on_heard(self._hear)
+            scope.start_soon(session.listen)
+            await self._prepare(session)
+            for worker in self._workers.values():
+                scope.start_soon(worker.completer.run)
+            scope.start_soon(self._keep_house, session)
+            async with anyio.create_task_group() as executors:
+                scope.start_soon(self._shut_down, executors.cancel_scope)
+                async with anyio.create_task_group() as dispatching:
+                    for worker in self._workers.values():
+                        dispatching.start_soon(worker.dispatcher.run, session.key, executors)
+            scope.cancel_scope.cancel("all work is settled")
+
+    async def _prepare(self, session: Session) -> None:
+        """LISTEN already holds; so what is committed from now on is heard, and what was before is found by the look."""
+        await self._pool.refresh()
+        if self._former is not None:
+            await self._end(self._former)
+        await self._verify()
+        await session.self_test(self._pool)
+        await self._reload()
+        await self._rescuer.run_once(operation_timeout_s=self._policy.operation_timeout_s())
+        self._has_connected, self._failures, self._former = True, 0, None
+        self.state, self.detail = "connected", f"session {session.key}"
+        recovered_s = None if self._lost_at is None else time.monotonic() - self._lost_at
+        self._lost_at = None
+        self._publish(SessionOpened(key=session.key, backend_pid=session.backend_pid, recovered_s=recovered_s))
+
+    async def _end(self, former: Session) -> None:
+        schema = self._pool.schema
+        try:
+            await end_former(self._pool, schema=schema, session_key=former.key, backend_pid=former.backend_pid)
+        except Unreachable:
+            raise
+        except DatabaseError as error:  # another role than the session's: keepalives end it within 15 s
+            self._publish(Trouble(where="end former session", error=str(error)))
+
+    async def _keep_house(self, session: Session) -> None:
+        """With each safety poll: is the lease still ours, is the configuration, are there rows of the dead?"""
+        next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
+        while True:
+            await anyio.sleep(self._policy.poll_s() * random.uniform(0.9, 1.1))  # jitter: replicas do not march in step
+            await session.check()
+            try:
+                await self._reload()
+                await self._rescuer.run_once(operation_timeout_s=self._policy.operation_timeout_s())
+                if anyio.current_time() >= next_self_test and not self._slots.active:
+                    await session.self_test(self._pool)
+                    next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
+            except Pooled as error:
+                raise SessionLost(str(error)) from error
+            except DatabaseError as error:
+                self._publish(Trouble(where="safety poll", error=str(error)))
+
+    async def _shut_down(self, executors: anyio.CancelScope) -> None:
+        await self._stopping.wait()
+        self.state, self.detail = "stopping", "waiting for running handlers"
+        self._publish(Stopping(stage=1, active=self._slots.active))
+        for worker in self._workers.values():
+            worker.dispatcher.stop()
+        with anyio.move_on_after(self._policy.shutdown_timeout_s):
+            await self._hurrying.wait()
+        self._is_releasing = True
+        self._publish(Stopping(stage=2, active=self._slots.active))
+        executors.cancel("shutdown")
+
+    def _hear(self, channel: str, payload: str) -> None:
+        worker = self._workers.get(payload) if channel == WAKE_CHANNEL else None
+        if worker is not None and worker.hears():
+            worker.dispatcher.wake.ring("notify")
+
+    async def _wait_to_reconnect(self, error: ListenerError) -> None:
+        if self._lost_at is None and self._has_connected:
+            self._lost_at = time.monotonic()
+        self._failures += 1
+        delay_s = RECONNECT.ceiling_s(self._failures) * random.uniform(0.5, 1.0)
+        self.state = "reconnecting" if self._has_connected else "starting"
+        self.detail = str(error)
+        self._publish(SessionClosed(reason=str(error), retry_s=delay_s))
+        with anyio.move_on_after(delay_s):
+            await self._stopping.wait()
+
+
+def _first(group: BaseExceptionGroup[ListenerError]) -> ListenerError:
+    """Pick the error that explains most: what no waiting mends before a lost session."""
+    leaves: list[ListenerError] = []
+    todo: list[BaseException] = [group]
+    while todo:
+        error = todo.pop()
+        if isinstance(error, BaseExceptionGroup):
+            todo.extend(error.exceptions)
+        elif isinstance(error, ListenerError):
+            leaves.append(error)
+    return min(leaves, key=lambda error: (not isinstance(error, Pooled | Unmigrated), isinstance(error, SessionLost)))

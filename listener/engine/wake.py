@@ -1,0 +1,45 @@
+"""A wake says "look now". Wakes coalesce: ten of them while nobody looks are one look."""
+
+from math import inf
+
+import anyio
+
+
+class Wake:
+    """The alarm clock of one dispatcher. Times are the event loop's monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._reasons: set[str] = set()
+        self._event = anyio.Event()
+        self._due_at = inf
+
+    def ring(self, reason: str) -> None:
+        """Look now, because of `reason` (notify, poll, slot, start, config, …)."""
+        self._reasons.add(reason)
+        self._event.set()
+
+    def ring_in(self, delay_s: float) -> None:
+        """Look in `delay_s` seconds at the latest; an earlier alarm stays."""
+        due_at = anyio.current_time() + delay_s
+        if due_at < self._due_at:
+            self._due_at = due_at
+            self._event.set()  # whoever sleeps must sleep less
+
+    def forget_alarm(self) -> None:
+        """Drop the alarm: the caller is about to look and will be told the next due time."""
+        self._due_at = inf
+
+    async def wait(self, poll_s: float) -> frozenset[str]:
+        """Sleep until a ring, the alarm or `poll_s` seconds from now; return why."""
+        poll_at = anyio.current_time() + poll_s
+        while not self._reasons:
+            self._event = anyio.Event()
+            until = min(self._due_at, poll_at)
+            with anyio.move_on_at(until) as scope:
+                await self._event.wait()
+            if scope.cancelled_caught and not self._reasons:
+                # the alarm is left standing: the look forgets it
+                self._reasons.add("due" if self._due_at <= poll_at else "poll")
+        reasons = frozenset(self._reasons)
+        self._reasons.clear()
+        return reasons

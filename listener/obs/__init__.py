@@ -1,0 +1,1 @@
+"""What people and Prometheus see. Subscribes to core/events; the engine knows nothing of it."""

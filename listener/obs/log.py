@@ -1,0 +1,177 @@
+"""Structured logs: what the engine's events say to a person and to grep."""
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Literal, TextIO
+
+import structlog
+
+from listener.core import events as e
+
+# At most one METRICS line per queue and second: an idle hour stays 240 lines, a busy one 3,600.
+CHECK_LINE_EVERY_S = 1.0
+_NAMES = {"upload": "Upload", "import": "XML import", "sync": "Unified sync"}
+
+
+def set_up(*, format: Literal["json", "console"], level: str = "info", stream: TextIO | None = None) -> None:  # noqa: A002
+    """Configure structlog for the process. Secrets never come here: settings hold them as SecretStr."""
+    # chosen once: a closed stdout must not take the service down with it, hence PrintLogger on a fixed stream
+    renderer: Any = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if format == "json"
+        else structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S.%f", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # the supervisor reports connection trouble once, in words; the pool would repeat it for every attempt
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+
+
+@dataclass(slots=True)
+class _Checks:
+    """What the next METRICS line will say."""
+
+    count: int = 0
+    checks: int = 0
+    duration_s: float = 0.0
+    has_processed: bool = False
+    last_line_s: float = float("-inf")
+
+
+class EventLog:
+    """Writes a line for the events that a person would look for. nouns: queue → what its rows are called."""
+
+    def __init__(self, nouns: dict[str, str]) -> None:
+        self._nouns = nouns
+        self._log = structlog.get_logger()
+        self._checks: dict[str, _Checks] = {}
+        self._last_count: dict[str, int] = {}
+
+    def on_event(self, event: e.Event) -> None:
+        """Write the event's line; never raises."""
+        log = self._log
+        match event:
+            case e.Checked():
+                self._checked(event)
+            case e.OperationStarted(operation=operation, active=active, queue=queue, jobs=jobs):
+                log.info(f"Operation {operation} started - Active operations: {active}", queue=queue, jobs=jobs)
+            case e.OperationEnded(result="completed", operation=operation, active=active, duration_s=duration_s):
+                log.info(f"Operation {operation} completed - Active operations: {active}", duration_ms=_ms(duration_s))
+            case e.OperationEnded(
+                operation=operation, active=active, result=result, error=error, duration_s=duration_s
+            ):
+                log.warning(
+                    f"Operation {operation} {result} - Active operations: {active}",
+                    error=error,
+                    duration_ms=_ms(duration_s),
+                )
+            case e.Settled(queue=queue, lost=lost) if lost:
+                log.warning("Claim lost, result dropped", queue=queue, count=lost)
+            case e.JobFailed(queue=queue, id=id_, outcome=outcome, attempt=attempt, error=text):
+                tell = log.error if outcome == "fail" else log.warning
+                tell(
+                    "Job failed" if outcome == "fail" else "Job will be retried",
+                    queue=queue,
+                    id=id_,
+                    attempt=attempt,
+                    error=text,
+                )
+            case e.Rescued(queue=queue, count=count):
+                log.warning(
+                    f"Rescued {count} {self._nouns.get(queue, 'rows')} of a session that is gone",
+                    queue=queue,
+                    count=count,
+                )
+            case e.SessionOpened(key=session, backend_pid=pid, recovered_s=recovered_s):
+                log.info("Session opened", session=session, backend_pid=pid, recovered_s=_rounded(recovered_s))
+            case e.SessionClosed(reason=reason, retry_s=retry_s):
+                log.error("No database session", reason=reason, retry_in_s=_rounded(retry_s))
+            case e.ApiCalled(
+                connector=connector, method=method, path=path, status=status, duration_s=duration_s, account=account
+            ):
+                name = {"shipstation": "ShipStation"}.get(connector, connector)
+                log.info(f"{name} API {method} {path}", status=status, account=account, duration_ms=_ms(duration_s))
+            case e.ConnectorPaused(connector=connector, account=account, reason=reason, message=message, for_s=for_s):
+                log.error(
+                    "Connector paused",
+                    connector=connector,
+                    account=account,
+                    reason=reason,
+                    message=message,
+                    for_s=round(for_s, 2),
+                )
+            case e.ConnectorResumed(connector=connector, account=account):
+                log.info("Connector resumed", connector=connector, account=account)
+            case e.ConfigLoaded(invalid=invalid):
+                for key, problem in invalid.items():
+                    log.error("Configuration value not in force", key=key, problem=problem)
+            case e.EngineStarted(queue=queue, fast_polling=fast_polling, interval_s=interval_s):
+                name = _NAMES.get(queue, queue)
+                log.info(
+                    f"{name} workflow started (fast_polling={fast_polling}, interval={interval_s:g}s)", queue=queue
+                )
+            case e.Stopping(stage=stage, active=active):
+                text = (
+                    "Stopping: waiting for running handlers" if stage == 1 else "Stopping: cancelling what still runs"
+                )
+                log.info(text, active=active)
+            case e.Trouble(where=where, error=text):
+                log.warning("Trouble, going on", where=where, error=text)
+            case _:
+                pass
+
+    def close(self) -> None:
+        """Write the METRICS lines that were held back."""
+        for queue, checks in self._checks.items():
+            self._write_checks(queue, checks)
+
+    def _checked(self, event: e.Checked) -> None:
+        checks = self._checks.setdefault(event.queue, _Checks())
+        checks.count += event.claimed
+        checks.checks += 1
+        checks.duration_s += event.duration_s
+        checks.has_processed |= event.claimed > 0
+        if time.monotonic() - checks.last_line_s >= CHECK_LINE_EVERY_S:
+            self._write_checks(event.queue, checks)
+        if event.waiting is not None:
+            self._count_changed(event.queue, event.waiting)
+
+    def _write_checks(self, queue: str, checks: _Checks) -> None:
+        if not checks.checks:
+            return
+        action = "process" if checks.has_processed else "skip"
+        self._log.info(
+            f"METRICS: workflow={queue} count={checks.count} duration_ms={_ms(checks.duration_s)} action={action}",
+            checks=checks.checks,
+        )
+        self._checks[queue] = _Checks(last_line_s=time.monotonic())
+
+    def _count_changed(self, queue: str, count: int) -> None:
+        """One line per change of the pending count, none for what stays as it was."""
+        if count == self._last_count.get(queue, 0):
+            return
+        self._last_count[queue] = count
+        if count:
+            self._log.info(f"Processing {count} pending {self._nouns.get(queue, 'rows')}", queue=queue)
+        else:
+            self._log.info(f"{_NAMES.get(queue, queue)} queue empty", queue=queue)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

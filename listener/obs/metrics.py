@@ -1,0 +1,180 @@
+"""Prometheus metrics. Names and labels are fixed; units are in the names."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from listener.core import events as e
+
+# From a tenth of the usual pickup (1 ms) to the slowest safety poll (300 s).
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+OUTCOMES = ("complete", "retry", "snooze", "fail", "release")
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """One process's metrics in a registry of their own."""
+
+    def __init__(self, queues: Iterable[str]) -> None:
+        self.registry = r = CollectorRegistry()
+        ProcessCollector(registry=r)
+        q = ["queue"]
+        self._wakes = Counter("listener_wakes", "Times a dispatcher woke, by reason", [*q, "reason"], registry=r)
+        self._checks = Counter(
+            "listener_checks", "Looks at a queue: process = rows were claimed, skip = none", [*q, "action"], registry=r
+        )
+        self._claimed = Counter("listener_jobs_claimed", "Rows claimed", q, registry=r)
+        self._settled = Counter("listener_jobs_settled", "Outcomes written", [*q, "outcome"], registry=r)
+        self._lost = Counter("listener_claims_lost", "Results dropped because the claim was gone", q, registry=r)
+        self._rescued = Counter(
+            "listener_jobs_rescued", "Rows given back whose session was gone or whose time ran out", q, registry=r
+        )
+        self._pickup = Histogram(
+            "listener_pickup_seconds",
+            "Seconds from a row becoming due to its handler's start",
+            q,
+            buckets=SECONDS,
+            registry=r,
+        )
+        self._handler = Histogram(
+            "listener_handler_seconds",
+            "Seconds of one handler call, its settle included",
+            q,
+            buckets=SECONDS,
+            registry=r,
+        )
+        self._claim = Histogram(
+            "listener_claim_seconds", "Seconds of one claim statement", q, buckets=SECONDS, registry=r
+        )
+        self._pending = Gauge("listener_queue_pending", "Rows waiting (status Pending, due or not)", q, registry=r)
+        self._oldest = Gauge(
+            "listener_queue_oldest_pending_seconds", "Seconds the oldest due row has been waiting", q, registry=r
+        )
+        self._failed = Gauge("listener_queue_failed", "Rows that failed for good (status Failed)", q, registry=r)
+        self._active = Gauge("listener_active_operations", "Handler calls running in this process", q, registry=r)
+        api = ["connector", "account"]
+        self._requests = Counter(
+            "listener_api_requests",
+            "Calls to an outside API, by HTTP status or the transport's failure",
+            [*api, "status"],
+            registry=r,
+        )
+        self._request_s = Histogram(
+            "listener_api_request_seconds",
+            "Seconds of one call to an outside API",
+            ["connector"],
+            buckets=SECONDS,
+            registry=r,
+        )
+        self._remaining = Gauge(
+            "listener_api_budget_remaining",
+            "Calls that may still be made in this rate window, by all replicas",
+            api,
+            registry=r,
+        )
+        self._paused = Gauge(
+            "listener_connector_paused", "1 while the account is paused for all replicas", api, registry=r
+        )
+        self._version = Gauge(
+            "listener_config_version", "Times this process has read the live configuration", registry=r
+        )
+        self._invalid = Gauge(
+            "listener_config_invalid",
+            "Configuration rows whose value is not in force because it does not parse",
+            registry=r,
+        )
+        self._connected = Gauge(
+            "listener_session_connected", "1 while the process holds its session, the lease of its rows", registry=r
+        )
+        self._pool: dict[str, Gauge] = {
+            name: Gauge(f"listener_pool_{name}", text, registry=r)
+            for name, text in {
+                "connections": "Connections in the pool",
+                "connections_idle": "Connections in the pool that nobody uses",
+                "connections_max": "Most connections the pool may open",
+                "requests_waiting": "Callers waiting for a connection",
+            }.items()
+        }
+        self._pool_errors = Gauge(
+            "listener_pool_connection_errors", "Failed attempts to connect since the process started", registry=r
+        )
+        for queue in queues:
+            self._show_queue(queue)
+
+    def _show_queue(self, queue: str) -> None:
+        """Make the series exist at 0: an absent series and a quiet one must not look the same."""
+        for counter in (self._claimed, self._lost, self._rescued):
+            counter.labels(queue)
+        for outcome in OUTCOMES:
+            self._settled.labels(queue, outcome)
+        for action in ("process", "skip"):
+            self._checks.labels(queue, action)
+        for histogram in (self._pickup, self._handler, self._claim):
+            histogram.labels(queue)
+        self._active.labels(queue)
+
+    def on_event(self, event: e.Event) -> None:
+        """Count an event; never raises."""
+        match event:
+            case e.Woke(queue=queue, reason=reason):
+                self._wakes.labels(queue, reason).inc()
+            case e.Checked(queue=queue, claimed=claimed, duration_s=duration_s):
+                self._checks.labels(queue, "process" if claimed else "skip").inc()
+                self._claimed.labels(queue).inc(claimed)
+                self._claim.labels(queue).observe(duration_s)
+            case e.OperationStarted(queue=queue, pickup_s=pickup_s):
+                self._active.labels(queue).inc()
+                pickup = self._pickup.labels(queue)
+                for seconds in pickup_s:
+                    pickup.observe(seconds)
+            case e.OperationEnded(queue=queue, duration_s=duration_s):
+                self._active.labels(queue).dec()
+                self._handler.labels(queue).observe(duration_s)
+            case e.Settled(queue=queue, outcomes=outcomes, lost=lost):
+                for outcome, count in outcomes.items():
+                    self._settled.labels(queue, outcome).inc(count)
+                self._lost.labels(queue).inc(lost)
+            case e.Rescued(queue=queue, count=count):
+                self._rescued.labels(queue).inc(count)
+            case e.ApiCalled(connector=connector, account=account, status=status, duration_s=duration_s):
+                self._requests.labels(connector, account, status).inc()
+                self._request_s.labels(connector).observe(duration_s)
+            case e.ConfigLoaded(version=version, invalid=invalid):
+                self._version.set(version)
+                self._invalid.set(len(invalid))
+            case e.SessionOpened():
+                self._connected.set(1)
+            case e.SessionClosed():
+                self._connected.set(0)
+            case _:
+                pass
+
+    def show_depth(self, queue: str, *, pending: int, failed: int, oldest_pending_s: float) -> None:
+        """Set a queue's gauges; read from the table at each scrape."""
+        self._pending.labels(queue).set(pending)
+        self._failed.labels(queue).set(failed)
+        self._oldest.labels(queue).set(oldest_pending_s)
+
+    def forget_depths(self) -> None:
+        """The database does not answer: show no figure rather than an old one."""
+        for gauge in (self._pending, self._failed, self._oldest, self._remaining, self._paused):
+            gauge.clear()
+
+    def show_budget(self, budget: Mapping[str, Any]) -> None:
+        """Set an account's gauges from its row of `api_budgets`."""
+        labels = (budget["connector"], budget["account"])
+        self._remaining.labels(*labels).set(budget["remaining"])
+        self._paused.labels(*labels).set(int(budget["is_paused"]))
+
+    def show_pool(self, stats: Mapping[str, int]) -> None:
+        """Set the pool's gauges from psycopg_pool's own counters."""
+        self._pool["connections"].set(stats.get("pool_size", 0))
+        self._pool["connections_idle"].set(stats.get("pool_available", 0))
+        self._pool["connections_max"].set(stats.get("pool_max", 0))
+        self._pool["requests_waiting"].set(stats.get("requests_waiting", 0))
+        self._pool_errors.set(stats.get("connections_errors", 0))
+
+    def render(self) -> bytes:
+        """Return the exposition text."""
+        return generate_latest(self.registry)

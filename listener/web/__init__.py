@@ -1,0 +1,1 @@
+"""The HTTP interface: health, metrics and figures."""

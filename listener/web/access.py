@@ -1,0 +1,60 @@
+"""Who may call what reveals or changes data.
+
+With a token: whoever shows it. Without one: only a program on this machine that says so itself — a loopback peer, a
+loopback Host (a web page elsewhere reaches 127.0.0.1 under its own name: DNS rebinding) and no forwarding header (a
+proxy on this machine speaks for others).
+"""
+
+import hmac
+import ipaddress
+from collections.abc import Callable
+
+from fastapi import Request
+from pydantic import SecretStr
+
+_FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+class Refused(Exception):  # noqa: N818
+    """The caller may not do this. status 401 or 403, a machine code and a sentence."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def guard(token: SecretStr | None) -> Callable[[Request], None]:
+    """Return the check for guarded routes; it raises Refused."""
+
+    expected = f"Bearer {token.get_secret_value()}".encode() if token else b""
+
+    def with_token(request: Request) -> None:
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode(), expected):
+            raise Refused(
+                401, "unauthorized", "Send the header 'Authorization: Bearer …' with LISTENER_API_TOKEN's value."
+            )
+
+    def from_loopback(request: Request) -> None:
+        peer = request.client.host if request.client else ""
+        host = request.headers.get("host", "")
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if (
+            not _is_loopback(peer)
+            or not _is_loopback(name.strip("[]"))
+            or any(header in request.headers for header in _FORWARDING)
+        ):
+            raise Refused(
+                403, "loopback_only", "Without LISTENER_API_TOKEN only this machine may call; set it to allow others."
+            )
+
+    return from_loopback if token is None else with_token
+
+
+def _is_loopback(name: str) -> bool:
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,100 @@
+"""Routes. Each asks the service, which `app.py` implements; none knows the engine."""
+
+from typing import Any, Protocol
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import SecretStr
+from starlette.exceptions import HTTPException
+
+from listener.core.errors import DatabaseError
+from listener.obs.metrics import CONTENT_TYPE
+from listener.web.access import Refused, guard
+
+
+class Service(Protocol):
+    """What the routes ask. All values are JSON-ready."""
+
+    async def metrics(self) -> bytes:
+        """Exposition text with fresh gauges."""
+
+    async def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Ready or not, and every part by name."""
+
+    def pool(self) -> dict[str, Any]:
+        """The connection pool's figures."""
+
+    def operations(self) -> list[dict[str, Any]]:
+        """Handler calls under way in this process."""
+
+    async def queues(self) -> list[dict[str, Any]]:
+        """Every queue's figures."""
+
+
+def build(service: Service, *, token: SecretStr | None) -> FastAPI:
+    """Return the application. Errors are JSON: {"error": {"code", "message"}}."""
+    api = FastAPI(title="order-listener", docs_url=None, redoc_url=None)
+    api.include_router(_probes(service))
+    api.include_router(_figures(service), dependencies=[Depends(guard(token))])
+
+    @api.exception_handler(Refused)
+    def refused(_: Request, error: Refused) -> JSONResponse:
+        return _error(error.status, error.code, str(error))
+
+    @api.exception_handler(DatabaseError)
+    def database(_: Request, error: DatabaseError) -> JSONResponse:
+        return _error(503, "database_unavailable", str(error))
+
+    @api.exception_handler(HTTPException)
+    def http(_: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        return _error(error.status_code, code, str(error.detail))
+
+    return api
+
+
+def _probes(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/livez")
+    def livez() -> dict[str, str]:
+        """The process runs and its event loop turns."""
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """Database, session, configuration and connectors, each named. 503 when one that is needed is not there."""
+        is_ready, parts = await service.readiness()
+        return JSONResponse({"status": "ready" if is_ready else "not ready", **parts}, 200 if is_ready else 503)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus exposition."""
+        return Response(await service.metrics(), media_type=CONTENT_TYPE)
+
+    return router
+
+
+def _figures(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/api/health/pool")
+    def pool() -> dict[str, Any]:
+        """Size, idle, checked out and waiting of the connection pool, and active operations."""
+        return {"status": "success", "data": service.pool()}
+
+    @router.get("/api/v1/operations")
+    def operations() -> dict[str, Any]:
+        """Handler calls under way in this process, oldest first."""
+        return {"status": "success", "data": service.operations()}
+
+    @router.get("/api/v1/queues")
+    async def queues() -> dict[str, Any]:
+        """Pending, processing and failed rows of each queue."""
+        return {"status": "success", "data": await service.queues()}
+
+    return router
+
+
+def _error(status: int, code: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": {"code": code, "message": message}}, status)

@@ -1,0 +1,66 @@
+-- The session: the process's dedicated connection, whose life is the lease of its rows.
+
+-- name: settings
+-- Server-side keepalives: a host that dies is noticed after 5 + 3 × 2 s. The statement timeout bounds what our own
+-- connection may wait for; lock_timeout stays off because the only lock we wait for is our lease, which is free.
+SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
+       set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '10000', false),
+       set_config('statement_timeout', %(statement_timeout_ms)s, false),
+       set_config('search_path', %(search_path)s, false);
+
+-- name: engine_settings
+-- Settings of a pool connection that leads straight to the server. Sequential, bitmap and sort plans are off because
+-- statistics taken while the table was nearly empty choose them, which stalled a peer for seconds (measured).
+SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
+       set_config('enable_sort', 'off', false), set_config('jit', 'off', false),
+       set_config('statement_timeout', %(statement_timeout_ms)s, false), set_config('search_path', %(search_path)s, false),
+       set_config('idle_in_transaction_session_timeout', '60000', false),
+       set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
+       set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '10000', false);
+
+-- name: transaction_settings
+-- The same for one transaction: behind a transaction pooler nothing else holds.
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_sort', 'off', true), set_config('jit', 'off', true),
+       set_config('statement_timeout', %(statement_timeout_ms)s, true),
+       set_config('search_path', %(search_path)s, true), set_config('application_name', %(application_name)s, true);
+
+-- name: name_connection
+SELECT set_config('application_name', %(application_name)s, false);
+
+-- name: open
+-- A fresh key, and whether this server accepts writes.
+SELECT nextval('listener_session_key')::integer AS session_key, pg_backend_pid() AS backend_pid, pg_is_in_recovery() AS read_only;
+
+-- name: take_lease
+-- Free by construction, because the key is fresh; false means that a key came round after 2^31 sessions.
+SELECT pg_try_advisory_lock(%(lock_class)s, %(session_key)s) AS taken;
+
+-- name: check_lease
+-- Does our own lock still stand, and can we still write?
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND pid = pg_backend_pid()
+      AND classid = %(lock_class_oid)s::bigint::oid AND objid = %(session_key)s::oid) AS held,
+    pg_is_in_recovery() AS read_only;
+
+-- name: echo
+-- The self-test, rung from a pool connection; it must arrive on the session.
+SELECT pg_notify('listener_echo', %(token)s);
+
+-- name: end_former
+-- Our former session may still stand on the server (a half-open socket): end it, so that its rows are free now.
+-- Named by its lock, so that a process id that was given to somebody else meanwhile is not touched.
+SELECT pg_terminate_backend(pid) AS ended
+FROM pg_catalog.pg_locks
+WHERE locktype = 'advisory' AND objsubid = 2 AND granted
+  AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+  AND classid = %(lock_class_oid)s::bigint::oid AND objid = %(session_key)s::oid AND pid = %(backend_pid)s;
+
+-- name: live_sessions
+SELECT l.objid::bigint AS session_key, l.pid, a.application_name, a.backend_start
+FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+  AND l.classid = %(lock_class_oid)s::bigint::oid
+ORDER BY session_key;
