@@ -2,21 +2,21 @@
 
 import signal
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 from typing import Any
 
 import anyio
 import structlog
+from anyio.abc import TaskStatus
 
 from listener.clients.shipstation.client import CONNECTOR, ShipStation, account_name
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig, read_live_config
 from listener.core.budget import Gate
-from listener.core.errors import ConfigError, DatabaseError, ListenerError
+from listener.core.errors import ConfigError, ListenerError
 from listener.core.events import Bus, ConfigLoaded, EngineStarted
 from listener.core.queue import Limits, Queue
 from listener.db.applied import verify_async
-from listener.db.budgets import ApiBudget, read_budgets
+from listener.db.budgets import ApiBudget
 from listener.db.configuration import read_configuration
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
@@ -30,8 +30,9 @@ from listener.engine.wake import Wake
 from listener.obs import log as logs
 from listener.obs.metrics import Metrics
 from listener.obs.operations import Operations
-from listener.obs.server import bind, serve
+from listener.obs.server import address_of, bind, serve
 from listener.web.api import build
+from listener.web.figures import Figures
 from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
 
 QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD,)}
@@ -43,14 +44,16 @@ class App:
     def __init__(self, env: Environment) -> None:
         self.env = env
         self._names = chosen_queues(env)
+        if UPLOAD.name in self._names:
+            credentials(env)  # said now, before anything runs
         self.config = LiveConfig()
         self._config_version = 0
         self._invalid: dict[str, str] = {}
         self.bus = Bus()
-        self.metrics_registry = Metrics(self._names)
+        self._metrics = Metrics(self._names)
         self._event_log = logs.EventLog({name: QUEUES[name].noun for name in self._names})
         self._running = Operations()
-        for subscriber in (self.metrics_registry, self._event_log, self._running):
+        for subscriber in (self._metrics, self._event_log, self._running):
             self.bus.subscribe(subscriber.on_event)
         self.pool_ = Pool(
             env.database_url.get_secret_value(),
@@ -67,7 +70,7 @@ class App:
         """Run until SIGTERM or SIGINT. Raises ConfigError, DatabaseError for what no waiting mends."""
         log = structlog.get_logger()
         sock = bind(*self.env.http_address)
-        self.address = "http://{}:{}".format(*sock.getsockname()[:2])
+        self.address = address_of(sock)
         failure: ListenerError | None = None
         async with AsyncExitStack() as stack:
             stack.callback(self._event_log.close)
@@ -76,8 +79,8 @@ class App:
             log.info(f"Connection pool initialized (min={self.env.pool_min}, max={self.env.pool_max})")
             self.supervisor = await self._wire(stack)
             async with anyio.create_task_group() as group:
-                group.start_soon(serve, build(self, token=self.env.api_token), sock)
-                group.start_soon(self._obey_signals)
+                group.start_soon(serve, build(self._figures(), token=self.env.api_token), sock)
+                await group.start(self._obey_signals)
                 log.info("HTTP interface", address=self.address)
                 if started is not None:
                     started.set()
@@ -111,26 +114,31 @@ class App:
             reload=self._reload,
         )
 
+    def _figures(self) -> Figures:
+        return Figures(
+            self.pool_,
+            list(self.tables.values()),
+            self.supervisor,
+            self.slots,
+            self._metrics,
+            self._running,
+            configuration=lambda: {"version": self._config_version, "invalid": self._invalid},
+        )
+
     def _shipstation(self) -> ShipStation:
-        key, secret = self.env.shipstation_api_key, self.env.shipstation_api_secret
-        if key is None or secret is None:
-            missing = "SHIPSTATION_API_KEY" if key is None else "SHIPSTATION_API_SECRET"
-            raise ConfigError(
-                f"{missing} is not set; queue upload needs it (ShipStation → Settings → API), "
-                "or leave upload out of LISTENER_QUEUES"
-            )
+        key, secret = credentials(self.env)
         budget = ApiBudget(
             self.pool_,
             self.bus.publish,
             connector=CONNECTOR,
-            account=account_name(key.get_secret_value()),
+            account=account_name(key),
             call_limit=self.env.shipstation_rate_limit,
             window_s=self.env.shipstation_rate_window_s,
         )
         return ShipStation(
             self.env.shipstation_base_url,
-            key=key.get_secret_value(),
-            secret=secret.get_secret_value(),
+            key=key,
+            secret=secret,
             timeout_s=self.env.shipstation_timeout_s,
             budget=budget,
             publish=self.bus.publish,
@@ -176,7 +184,10 @@ class App:
     async def _reload(self) -> None:
         """Read the live configuration; a failed query raises and changes nothing."""
         before = None if self._config_version == 0 else self.config
+        level = self.config.log_level
         self.config, self._invalid = read_live_config(await read_configuration(self.pool_), before)
+        if self.config.log_level != level:
+            logs.set_level(self.config.log_level)
         self._config_version += 1
         self.bus.publish(ConfigLoaded(version=self._config_version, invalid=self._invalid))
         for name in self._names:
@@ -189,77 +200,11 @@ class App:
                     )
                 )
 
-    async def _obey_signals(self) -> None:
+    async def _obey_signals(self, *, task_status: TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
             async for _ in signals:
                 self.supervisor.stop()
-
-    # What the HTTP interface asks.
-
-    async def metrics(self) -> bytes:
-        """Return the exposition text, with gauges read from the database now."""
-        self.metrics_registry.show_pool(self.pool_.stats())
-        try:
-            for name, table in self.tables.items():
-                depth = await table.depth()
-                self.metrics_registry.show_depth(
-                    name, pending=depth.pending, failed=depth.failed, oldest_pending_s=depth.oldest_pending_s
-                )
-            for budget in await read_budgets(self.pool_):
-                self.metrics_registry.show_budget(budget)
-        except DatabaseError:
-            # not swallowed: the session gauge and /readyz tell it; an old figure would be a lie
-            self.metrics_registry.forget_depths()
-        return self.metrics_registry.render()
-
-    async def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Name every part. A paused connector does not make the process unready: restarting it would mend nothing."""
-        parts: dict[str, Any] = {
-            "session": {"status": self.supervisor.state, "detail": self.supervisor.detail},
-            "configuration": {"version": self._config_version, "invalid": self._invalid},
-        }
-        try:
-            parts["connectors"] = {
-                f"{b['connector']} {b['account']}": _connector(b) for b in await read_budgets(self.pool_)
-            }
-            parts["database"] = {"status": "ok"}
-        except DatabaseError as error:
-            parts["database"] = {"status": "down", "detail": str(error)}
-        return parts["database"]["status"] == "ok" and self.supervisor.state == "connected", parts
-
-    def pool(self) -> dict[str, Any]:
-        """Return the pool's figures (R160); it has no overflow: pool_max is the limit."""
-        stats = self.pool_.stats()
-        size, idle = stats.get("pool_size", 0), stats.get("pool_available", 0)
-        return {
-            "size": size,
-            "idle": idle,
-            "checked_out": size - idle,
-            "min": stats.get("pool_min", 0),
-            "max": stats.get("pool_max", 0),
-            "overflow": 0,
-            "waiting": stats.get("requests_waiting", 0),
-            "active_operations": self.slots.active,
-        }
-
-    def operations(self) -> list[dict[str, Any]]:
-        """Return the handler calls under way."""
-        return [
-            {"id": o.id, "queue": o.queue, "jobs": o.jobs, "running_seconds": round(o.running_s, 3)}
-            for o in self._running.running()
-        ]
-
-    async def queues(self) -> list[dict[str, Any]]:
-        """Return every queue's figures."""
-        return [
-            {
-                "queue": name,
-                "table": table.queue.table,
-                **asdict(await table.depth()),
-                "active_operations": self.slots.active_of(name),
-            }
-            for name, table in self.tables.items()
-        ]
 
 
 def chosen_queues(env: Environment) -> list[str]:
@@ -271,13 +216,12 @@ def chosen_queues(env: Environment) -> list[str]:
     return wanted
 
 
-def _connector(budget: dict[str, Any]) -> dict[str, Any]:
-    if not budget["is_paused"]:
-        return {"status": "ok", "calls_left": budget["remaining"]}
-    return {
-        "status": "paused",
-        "reason": budget["pause_reason"],
-        "detail": budget["pause_message"],
-        "since": budget["paused_at"].isoformat(),
-        "probe_in_seconds": round(budget["probe_in_s"], 1),
-    }
+def credentials(env: Environment) -> tuple[str, str]:
+    """Return ShipStation's key and secret. Raises ConfigError when they are not set."""
+    key, secret = env.shipstation_api_key, env.shipstation_api_secret
+    if key is None or secret is None:
+        raise ConfigError(
+            "SHIPSTATION_API_KEY and SHIPSTATION_API_SECRET are not set; queue upload needs them "
+            "(ShipStation → Settings → API), or leave upload out of LISTENER_QUEUES"
+        )
+    return key.get_secret_value(), secret.get_secret_value()

@@ -1,13 +1,18 @@
-"""The command line. Exit 0 = done, 1 = failed, 2 = wrong usage; errors are one clear line on stderr."""
+"""The command line. Exit 0 = done, 1 = failed, 2 = wrong usage, 130 = interrupted; errors are clear lines on stderr."""
 
+import signal
 import sys
 
-from listener.cli.commands import cli
 from listener.core.errors import ConfigError, ListenerError
 
 
 def main() -> None:
     """Run the command line; a known error ends without a traceback."""
+    # Most of the start is imports, and Ctrl-C inside one prints a traceback: until they are done it simply ends us.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from listener.cli.commands import cli
+
+    signal.signal(signal.SIGINT, interrupt)
     try:
         cli()
     except ConfigError as error:
@@ -19,5 +24,6 @@ def main() -> None:
 
 
 def _fail(error: ListenerError, code: int) -> None:
-    print(f"listener: {error}", file=sys.stderr)
+    for problem in str(error).splitlines():
+        print(f"listener: {problem}", file=sys.stderr)
     sys.exit(code)

@@ -1,7 +1,6 @@
 """`listener demo`: everything on this machine and nothing left behind — Postgres, sandbox, service, sample orders."""
 
 import shlex
-import socket
 import sys
 import tempfile
 import time
@@ -17,16 +16,18 @@ from pydantic import SecretStr
 
 from listener.app import App
 from listener.config.environment import Environment
-from listener.core.errors import ConfigError
+from listener.core.errors import ConfigError, ListenerError
 from listener.db.embedded import Cluster
 from listener.db.migrate import migrate
 from listener.db.pool import Pool
 from listener.db.samples import count_by_status, insert_order
-from listener.obs.server import bind, serve
+from listener.obs.server import address_of, bind, serve
 from listener.sandbox.shipstation import SandboxSettings, build
 
 # Sandbox and service share one machine here; an order that is not accepted after this time never will be.
 LIMIT_S = 120.0
+# The service's own default; another port when something else listens there.
+_HTTP = "127.0.0.1:8080"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ async def run(count: int, ends: bool) -> bool:
     with tempfile.TemporaryDirectory(prefix="order-listener-", ignore_cleanup_errors=True) as folder:
         _say(f"starting PostgreSQL in {folder} …")
         cluster = Cluster(data_dir=Path(folder) / "data")
-        await run_sync(cluster.start)
         try:
+            await run_sync(cluster.start)
             await run_sync(migrate, cluster.url(), "public")
             return await _with_services(cluster, count, ends)
         finally:
@@ -54,8 +55,8 @@ async def run(count: int, ends: bool) -> bool:
 async def serve_sandbox(listen: str, limit: int, window_s: float) -> None:
     """Serve the ShipStation sandbox until interrupted. Raises ConfigError when the address is taken."""
     settings = SandboxSettings(limit=limit, window_s=window_s)
-    sock = bind(*_parsed(listen))
-    address = _address(sock)
+    sock = bind(*_parsed(listen), cure="choose another address with --listen")
+    address = address_of(sock)
     _say(f"ShipStation sandbox on {address}: set SHIPSTATION_BASE_URL={address}")
     secret = settings.secret.get_secret_value()
     _say(f"SHIPSTATION_API_KEY={settings.key} SHIPSTATION_API_SECRET={secret}")
@@ -69,29 +70,36 @@ async def _with_services(cluster: Cluster, count: int, ends: bool) -> bool:
     sock = bind("127.0.0.1", 0)
     env = Environment(
         database_url=SecretStr(cluster.url()),
-        http="127.0.0.1:0" if ends else "127.0.0.1:8080",
+        http=_HTTP if not ends and _is_free(_HTTP) else "127.0.0.1:0",
         shipstation_api_key=SecretStr(settings.key),
         shipstation_api_secret=settings.secret,
-        shipstation_base_url=_address(sock),
+        shipstation_base_url=address_of(sock),
         shipstation_rate_limit=0,
     )
     app = App(env)
     is_good = False
+    failure: ListenerError | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(serve, sandbox, sock)
         started = anyio.Event()
 
         async def service() -> None:
-            await app.run(started=started)
+            nonlocal failure
+            try:
+                await app.run(started=started)
+            except ListenerError as error:  # outside the group it would arrive wrapped
+                failure = error
             group.cancel_scope.cancel("the service has ended")
 
         group.start_soon(service)
         await started.wait()
         is_good = await _feed(app, sandbox, cluster, count)
         if not ends:
-            _explain(app, cluster, _address(sock))
+            _explain(app, cluster, address_of(sock))
             await anyio.sleep_forever()
         app.supervisor.stop()
+    if failure is not None:
+        raise failure
     return is_good
 
 
@@ -147,14 +155,17 @@ def _explain(app: App, cluster: Cluster, sandbox: str) -> None:
 
 def _parsed(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or int(port) > 65_535:
         raise ConfigError(f"--listen {listen!r}: expected host:port, such as 127.0.0.1:8090")
     return host.strip("[]"), int(port)
 
 
-def _address(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _is_free(address: str) -> bool:
+    try:
+        bind(*_parsed(address)).close()
+    except ConfigError:
+        return False
+    return True
 
 
 def _say(text: str) -> None:

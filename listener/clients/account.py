@@ -7,6 +7,7 @@ neither lose a call nor, worse, the only probe of a paused connector.
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -31,7 +32,7 @@ class HasHeaders(Protocol):
 R = TypeVar("R", bound=HasHeaders)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Reserved:
     permit: Permit
     at_s: float
@@ -47,10 +48,10 @@ class Account:
 
     async def admit(self) -> Refusal | None:
         """Reserve one call; None = granted. Raises DatabaseError."""
-        stale = [held for held in self._pocket if time.monotonic() - held.at_s > FRESH_S]
-        for held in stale:
-            await self._budget.give_back(held.permit)
-            self._pocket.remove(held)
+        for held in [held for held in self._pocket if time.monotonic() - held.at_s > FRESH_S]:
+            if held in self._pocket:  # no call took it while the one before was given back
+                self._pocket.remove(held)
+                await self._give_back(held)
         answer = await self._budget.take()
         if isinstance(answer, Refusal):
             return answer
@@ -59,24 +60,29 @@ class Account:
 
     async def withdraw(self) -> None:
         """Give one reservation back; if the database is away it stays in the pocket for later."""
-        if not self._pocket:
-            return
-        held = self._pocket.pop()
-        try:
-            await self._budget.give_back(held.permit)
-        except DatabaseError:
-            self._pocket.append(held)
+        if self._pocket:
+            with suppress(DatabaseError):
+                await self._give_back(self._pocket.pop())
 
     async def close(self) -> None:
         """Give everything back, so that a probe is free for the other processes."""
-        for _ in range(len(self._pocket)):
-            await self.withdraw()
+        with anyio.CancelScope(shield=True), suppress(DatabaseError):
+            while self._pocket:
+                await self._give_back(self._pocket.popleft())
+
+    async def _give_back(self, held: _Reserved) -> None:
+        """Give back what the caller has taken out of the pocket: no call may use it meanwhile."""
+        try:
+            await self._budget.give_back(held.permit)
+        except BaseException:  # cancelled before it was told, or the database is away
+            self._pocket.append(held)
+            raise
 
     async def call(self, send: Callable[[], Awaitable[R]]) -> R:
         """Make one call with a reserved permit, or wait for one.
 
-        Raises Unavailable (the account is now paused for everybody), Rejected, Broken (not reported: the caller finds
-        out with `verdict` whose fault it is).
+        Raises Unavailable (the account is paused for everybody, or no call is left in time), Rejected, Broken (not
+        reported: the caller finds out by another call whose fault it is, see `report_down`).
         """
         permit = await self._permit()
         try:
@@ -95,28 +101,33 @@ class Account:
 
     async def report_down(self, error: Exception) -> Unavailable:
         """The API as a whole is at fault: pause the account and return what to raise."""
-        permit = self._pocket.popleft().permit if self._pocket else Permit(window=-1)
+        is_probing = bool(self._pocket) and self._pocket[0].permit.probe
+        permit = self._pocket.popleft().permit if is_probing else Permit(window=-1)
         down = Unavailable(str(error), reason="outage")
         await self._report_unavailable(permit, down)
         return down
 
+    # Shielded: a caller that is cancelled after the reply must not take the only probe with it.
+
     async def _report_ok(self, permit: Permit, headers: RateHeaders) -> None:
         try:
-            await self._budget.report_ok(permit, headers)
+            with anyio.CancelScope(shield=True):
+                await self._budget.report_ok(permit, headers)
         except DatabaseError as error:  # the API did answer: that result must not be lost over the book-keeping
             self._publish(Trouble(where="api budget", error=str(error)))
             self._keep_probe(permit)
 
     async def _report_unavailable(self, permit: Permit, why: Unavailable) -> None:
         try:
-            await self._budget.report_unavailable(permit, reason=why.reason, message=str(why), wait_s=why.wait_s)
+            with anyio.CancelScope(shield=True):
+                await self._budget.report_unavailable(permit, reason=why.reason, message=str(why), wait_s=why.wait_s)
         except DatabaseError as error:
             self._publish(Trouble(where="api budget", error=str(error)))
             self._keep_probe(permit)
 
     def _keep_probe(self, permit: Permit) -> None:
-        if permit.probe:
-            self._pocket.append(_Reserved(permit, time.monotonic()))
+        if permit.probe:  # first in the pocket: the next call is the probe's second half
+            self._pocket.appendleft(_Reserved(permit, time.monotonic()))
 
     async def _permit(self) -> Permit:
         if self._pocket:
@@ -127,4 +138,6 @@ class Account:
                 return answer
             if answer.reason != "budget":
                 raise Unavailable(f"paused: {answer.reason}", reason=answer.reason, wait_s=answer.wait_s)
+            if anyio.current_time() + answer.wait_s >= anyio.current_effective_deadline():
+                raise Unavailable("no call is left in this rate window", reason="budget", wait_s=answer.wait_s)
             await anyio.sleep(answer.wait_s)

@@ -14,6 +14,8 @@ PROBE_S = 90.0
 PAUSE_BASE_S, PAUSE_CAP_S = 1.0, 60.0
 # The reset header counts whole seconds and may be rounded down.
 RESET_MARGIN_S = 1.0
+# Whoever is refused asks again after this time at the latest: a probe may be back, or a person has ended the pause.
+LOOK_AGAIN_S = 1.0
 
 
 class ApiBudget:
@@ -42,28 +44,30 @@ class ApiBudget:
         row = rows[0]
         if row["granted"]:
             return Permit(window=row["rate_window"], probe=row["is_probe"])
-        return Refusal(wait_s=row["wait_s"], reason=row["reason"])
+        return Refusal(wait_s=min(row["wait_s"], LOOK_AGAIN_S), reason=row["reason"])
 
     async def give_back(self, permit: Permit) -> None:
         """The reserved call was not made."""
         await self._run("give_back_permit", {"rate_window": permit.window, "is_probe": permit.probe})
 
     async def report_ok(self, permit: Permit, headers: RateHeaders) -> None:
-        """The API answered: correct the window by its headers and end a pause."""
+        """The API answered: correct the window by its headers; a probe ends the pause."""
         rows = await self._run(
             "report_ok",
             {
                 "rate_window": permit.window,
+                "is_probe": permit.probe,
                 "remaining": headers.remaining,
                 "reset_s": headers.reset_s,
                 "margin_s": RESET_MARGIN_S,
             },
         )
-        if rows and rows[0]["was_paused"]:
+        if rows and rows[0]["is_resumed"]:
             self._publish(ConnectorResumed(**self._key))
 
     async def report_unavailable(self, permit: Permit, *, reason: str, message: str, wait_s: float | None) -> None:
         """Pause the account for all replicas, for `wait_s` seconds where the API said so, else with back-off."""
+        message = message.replace("\x00", "\N{SYMBOL FOR NULL}")  # which Postgres cannot store
         rows = await self._run(
             "report_unavailable",
             {

@@ -7,9 +7,11 @@ cancelled caller leaves before the first statement or after the commit, never be
 """
 
 import asyncio
+import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -21,8 +23,11 @@ from listener.db.trouble import explain
 
 T = TypeVar("T")
 
-# Cut by an administrator or by shutdown, read-only after a failover, starting up, too many connections.
-_TRANSIENT_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25006", "53300", "08006", "08003", "08001"})
+# Cut by an administrator or by shutdown, read-only after a failover, starting up; and what only others' work makes
+# fail: a lock that was not free in time, a deadlock. An outcome must not be given up because a person holds its row.
+_TRANSIENT_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25006", "57014", "55P03", "40001", "40P01"})
+# Connection trouble; no room left (connections, memory, disk): both pass.
+_TRANSIENT_CLASSES = ("08", "53")
 
 
 async def shielded(work: Callable[[], Awaitable[T]], *, limit_s: float) -> T:
@@ -35,6 +40,27 @@ async def shielded(work: Callable[[], Awaitable[T]], *, limit_s: float) -> T:
         async with asyncio.timeout(limit_s):
             result = await work()
     return result  # a cancelled caller learns at its own next await; what was committed is in its hands
+
+
+@contextmanager
+def cut_after(conn: psycopg.AsyncConnection[Any], limit_s: float) -> Iterator[None]:
+    """Cut the connection when the block takes longer than the server may: nobody is there to answer.
+
+    A half-open socket would keep psycopg's own attempts to cancel busy for 10 s more (measured).
+    """
+    timer = asyncio.get_running_loop().call_later(limit_s, _cut, conn)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(conn: psycopg.AsyncConnection[Any]) -> None:
+    try:
+        with socket.socket(fileno=os.dup(conn.pgconn.socket)) as same:
+            same.shutdown(socket.SHUT_RDWR)
+    except (OSError, psycopg.Error):
+        return  # the peer was quicker; the pending statement fails all the same
 
 
 @contextmanager
@@ -55,5 +81,5 @@ def translated(limit_s: float) -> Iterator[None]:
 def is_transient(error: psycopg.Error) -> bool:
     """Tell whether the connection or the server is at fault, rather than the statement."""
     if error.sqlstate is not None:
-        return error.sqlstate in _TRANSIENT_STATES or error.sqlstate.startswith("08")
+        return error.sqlstate in _TRANSIENT_STATES or error.sqlstate.startswith(_TRANSIENT_CLASSES)
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)

@@ -1,14 +1,15 @@
 """The pool: short statements, each its own transaction. No connection is held while a handler runs."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from listener.db.call import shielded
+from listener.db.call import cut_after, shielded
 from listener.db.queries import Statement, query
 
 Connection: TypeAlias = psycopg.AsyncConnection[DictRow]
@@ -43,6 +44,7 @@ class Pool:
     ) -> None:
         self._schema = schema
         self._is_pooled = is_pooled
+        self._url = url
         self._limit_s = statement_timeout_s
         self._settings = {
             "statement_timeout_ms": str(int(statement_timeout_s * 1000)),
@@ -90,36 +92,62 @@ class Pool:
         """
 
         async def work() -> list[DictRow]:
-            async with self._pool.connection() as conn:
+            async with self._borrow() as conn:
                 if self._is_pooled:
                     return await self._run_pooled(conn, statement, params, name)
                 return await self._run_direct(conn, statement, params, name)
 
-        return await shielded(work, limit_s=self._limit_s + 2.0)
+        return await shielded(work, limit_s=self._whole_limit_s)
 
     async def inspect(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run several reading statements on one connection. Raises Unreachable, DatabaseError."""
 
         async def borrow() -> T:
-            async with self._pool.connection() as conn:
+            async with self._borrow() as conn:
                 return await work(conn)
 
-        return await shielded(borrow, limit_s=self._limit_s + 2.0)
+        return await shielded(borrow, limit_s=self._whole_limit_s)
 
     async def refresh(self) -> None:
-        """Replace connections that died with the server; called after a new session was opened."""
+        """Replace all connections: what ended the former session may have made them half-open.
 
-        async def work() -> None:
-            await self._pool.check()
-
-        await shielded(work, limit_s=self._limit_s + 2.0)
+        Not `check()`: it asks one connection after the other, and forgets all of them when the first one's answer
+        does not come in time, for ever short of them.
+        """
+        await shielded(self._pool.drain, limit_s=self._whole_limit_s)
 
     def stats(self) -> dict[str, int]:
         """Return size, available, waiting, limits and counters of errors, as psycopg_pool names them."""
         return dict(self._pool.get_stats())
 
+    @property
+    def _whole_limit_s(self) -> float:
+        """Bounds what bounds itself already: the wait for a connection and the statement."""
+        return 2 * self._limit_s + 5.0
+
+    @asynccontextmanager
+    async def _borrow(self) -> AsyncIterator[Connection]:
+        try:
+            conn = await self._pool.getconn()
+        except PoolTimeout:
+            await self._say_why()
+            raise
+        try:
+            # one second more than the server gives a statement
+            with cut_after(conn, self._limit_s + 1.0):
+                async with conn:
+                    yield conn
+        finally:
+            await self._pool.putconn(conn)
+
+    async def _say_why(self) -> None:
+        """The pool keeps the reason for itself: try once, to fail with it."""
+        conn = await psycopg.AsyncConnection.connect(self._url, **{**KEEPALIVES, "connect_timeout": 2})
+        await conn.close()
+
     async def _configure(self, conn: Connection) -> None:
-        await conn.execute(query("session", "engine_settings"), self._settings)
+        with cut_after(conn, self._limit_s):  # a worker of the pool that waited for ever would be lost to it
+            await conn.execute(query("session", "engine_settings"), self._settings)
 
     async def _run_direct(
         self, conn: Connection, statement: Statement, params: Mapping[str, Any] | None, name: str

@@ -3,10 +3,14 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from psycopg import sql
 
+from listener.core.errors import DatabaseError
 from listener.core.job import Job, Settlement
 from listener.core.queue import Queue
 from listener.db.pool import Pool
@@ -27,7 +31,8 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What one settle wrote. lost: jobs whose claim was gone. reopened: jobs that are Pending again and due now."""
+    """What one settle wrote. lost: jobs whose claim was gone. reopened: jobs that are Pending again and due now,
+    an edited one also when its outcome was to be tried later."""
 
     lost: list[Job]
     reopened: list[Job]
@@ -73,25 +78,12 @@ class QueueTable:
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Write outcomes, each fenced by its claim. All or nothing: one bad value refuses the whole statement."""
-        rows = await self._pool.run(
-            self._settle,
-            {
-                "keys": [s.job.id for s in settlements],
-                "claims": [s.job.claim_id for s in settlements],
-                "kinds": [str(s.kind) for s in settlements],
-                "revisions": [s.job.revision for s in settlements],
-                "delays": [s.delay_s for s in settlements],
-                "errors": [_storable(s.error) for s in settlements],
-                "values": [json.dumps(dict(s.values)) for s in settlements],
-            },
-            name=f"{self.queue.name} settle",
-        )
-        status = {row["job_key"]: row["status"] for row in rows}
+        rows = await self._pool.run(self._settle, self._settle_params(settlements), name=f"{self.queue.name} settle")
+        is_due = {(row["job_key"], row["claim_id"]): row["is_due"] for row in rows}
         jobs = [s.job for s in settlements]
-        waits = {s.job.id for s in settlements if s.delay_s > 0}
         return Settled(
-            lost=[job for job in jobs if job.id not in status],
-            reopened=[job for job in jobs if status.get(job.id) == "Pending" and job.id not in waits],
+            lost=[job for job in jobs if (job.id, job.claim_id) not in is_due],
+            reopened=[job for job in jobs if is_due.get((job.id, job.claim_id))],
         )
 
     async def rescue(self, *, stale_s: float) -> int:
@@ -132,6 +124,20 @@ class QueueTable:
         rows = await self._pool.run(self._retry_keys, {"keys": list(keys)}, name=f"{self.queue.name} retry")
         return [row["job_key"] for row in rows]
 
+    def _settle_params(self, settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
+        try:
+            return {
+                "keys": [s.job.id for s in settlements],
+                "claims": [s.job.claim_id for s in settlements],
+                "kinds": [str(s.kind) for s in settlements],
+                "revisions": [s.job.revision for s in settlements],
+                "delays": [float(s.delay_s) for s in settlements],  # an array of int and float is refused
+                "errors": [_storable(s.error) for s in settlements],
+                "values": [json.dumps(dict(s.values), default=_json) for s in settlements],
+            }
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DatabaseError(f"queue {self.queue.name}: an outcome cannot be written to {self.queue.table}: {error}") from error
+
     def _job(self, row: dict[str, Any]) -> Job:
         return Job(
             queue=self.queue.name,
@@ -140,13 +146,13 @@ class QueueTable:
             attempt=row["attempts"],
             revision=row["revision"],
             due_for_s=max(row["due_for_s"], 0.0),
-            row={column: row[f"job_{column}"] for column in self.queue.columns},
+            row={column: row[f"row_{column}"] for column in self.queue.columns},
         )
 
 
 def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
     columns = [
-        sql.SQL("q.{} AS {}").format(sql.Identifier(name), sql.Identifier(f"job_{name}")) for name in queue.columns
+        sql.SQL(", q.{} AS {}").format(sql.Identifier(name), sql.Identifier(f"row_{name}")) for name in queue.columns
     ]
     result = query("queue", "result_column")
     results = [
@@ -159,12 +165,21 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         "key": sql.Identifier(queue.key),
         "key_type": sql.SQL(key_type),
         "done": sql.Literal(queue.done_word),
-        "columns": sql.SQL(", ").join(columns),
+        "columns": sql.SQL("").join(columns),
         "results": sql.SQL("").join(results),
         "claim_sequence": sql.Literal("listener_claim_id"),
     }
 
 
 def _storable(text: str | None) -> str | None:
-    # Postgres text cannot hold NUL; an error message may quote anything that an API sent
-    return None if text is None else text.replace("\x00", "\N{SYMBOL FOR NULL}")
+    # Postgres text holds neither NUL nor half of a surrogate pair; an error message may quote anything that an API sent
+    if text is None:
+        return None
+    return str(text).replace("\x00", "\N{SYMBOL FOR NULL}").encode(errors="backslashreplace").decode()
+
+
+def _json(value: Any) -> str:
+    # Postgres reads these back from their text, as the type of the column
+    if isinstance(value, date | time | timedelta | Decimal | UUID):
+        return str(value)
+    raise TypeError(f"a value of type {type(value).__name__} has no JSON form: {value!r:.80}")

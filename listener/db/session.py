@@ -5,9 +5,7 @@ two readers of one socket would steal each other's bytes. `notifies()` of psycop
 second and holds the connection's lock (measured: 50 wakeups in 5 s against 1).
 """
 
-import asyncio
 import os
-import socket
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,7 +18,7 @@ from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 
 from listener.core.errors import Pooled, SessionLost, Unreachable
-from listener.db.call import shielded, translated
+from listener.db.call import cut_after, shielded, translated
 from listener.db.pool import KEEPALIVES, Connection, Pool, search_path
 from listener.db.queries import Statement, query
 
@@ -99,7 +97,8 @@ class Session:
             return cls(conn, schema=schema, key=key, backend_pid=int(opened["backend_pid"]))
 
         try:
-            return await shielded(prepare, limit_s=2 * _STATEMENT_LIMIT_S)
+            with cut_after(conn, _STATEMENT_LIMIT_S):
+                return await shielded(prepare, limit_s=2 * _STATEMENT_LIMIT_S)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await conn.close()
@@ -192,23 +191,14 @@ class Session:
             cursor = await self._conn.execute(request.statement, request.params)
             return await cursor.fetchall()
 
-        # A half-open socket would keep psycopg's own cancel attempts busy for 12 s (measured): cut it instead.
-        cut = asyncio.get_running_loop().call_later(_STATEMENT_LIMIT_S, self._cut)
         try:
-            request.rows = await shielded(work, limit_s=2 * _STATEMENT_LIMIT_S)
+            with cut_after(self._conn, _STATEMENT_LIMIT_S):
+                request.rows = await shielded(work, limit_s=2 * _STATEMENT_LIMIT_S)
         except BaseException as error:
             request.error = error
             raise
         finally:
-            cut.cancel()
             request.done.set()
-
-    def _cut(self) -> None:
-        with socket.socket(fileno=os.dup(self._conn.pgconn.socket)) as same:
-            try:
-                same.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return  # the peer was quicker; the pending statement fails all the same
 
     def _refuse_all(self) -> None:
         while self._requests:

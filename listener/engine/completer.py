@@ -109,8 +109,8 @@ class Completer:
     async def _write(self, settlements: list[Settlement]) -> None:
         started = time.perf_counter()
         settled = await self._table.settle(settlements)
-        lost = {job.id for job in settled.lost}
-        written = [s for s in settlements if s.job.id not in lost]
+        lost = {(job.id, job.claim_id) for job in settled.lost}
+        written = [s for s in settlements if (s.job.id, s.job.claim_id) not in lost]
         self._publish(
             SettledEvent(
                 queue=self._table.queue.name,

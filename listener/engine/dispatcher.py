@@ -3,11 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from listener.core.budget import Gate, Refusal
-from listener.core.errors import DatabaseError
+from listener.core.errors import DatabaseError, Unreachable
 from listener.core.events import Checked, Publish, Trouble, Woke
 from listener.core.job import Job
 from listener.core.queue import Limits
@@ -46,6 +49,7 @@ class Dispatcher:
         self._held: Counter[int] = Counter()
         self._is_stopping = False
         self._has_strays = False
+        self._strays_at = 0.0
         self._troubles = 0
         slots.on_freed(self._slot_freed)
         self._wants_slot = False
@@ -63,13 +67,15 @@ class Dispatcher:
     async def run(self, session_key: int, executors: TaskGroup) -> None:
         """Look at every wake until stopped. Handlers run in `executors`."""
         self._held.clear()  # rows of a former session are not ours any more
+        self._strays_at = anyio.current_time() + self._poll_s()
         self.wake.ring("start")
         while not self._is_stopping:
             reasons = await self.wake.wait(self._poll_s())
             for reason in reasons:
                 self._publish(Woke(queue=self.name, reason=reason))
             try:
-                if self._has_strays or "poll" in reasons:
+                # by the clock, not by the reason: a queue that is never quiet is never woken by the poll
+                if self._has_strays or anyio.current_time() >= self._strays_at:
                     await self._release_strays(session_key)
                 await self._look(session_key, executors, is_slot_only=reasons == {"slot"})
                 self._troubles = 0
@@ -109,6 +115,16 @@ class Dispatcher:
             await self._withdraw()
             raise
         duration_s = time.perf_counter() - started
+        if claim.jobs and duration_s >= 1.0:
+            # the operation's time runs from the claim; below a second the grace of the rescue covers it
+            limits = replace(limits, timeout_s=limits.timeout_s - int(duration_s))
+            if limits.timeout_s <= 0:  # we were stopped in between: the rows may be somebody else's by now
+                await self._withdraw()
+                raise Unreachable(
+                    f"the claim took {duration_s:.1f} s, longer than its rows are ours; they are given back"
+                )
+        if not self._is_stopping:  # cancelled, but not by a shutdown: the session is lost, and these rows with it
+            await anyio.lowlevel.checkpoint_if_cancelled()
         # From here to start_soon nothing awaits: what the claim returned is ours, also if we were cancelled meanwhile.
         if limits.batch_size > 1:
             self._start([claim.jobs] if claim.jobs else [], limits, executors)
@@ -156,6 +172,7 @@ class Dispatcher:
     async def _release_strays(self, session_key: int) -> None:
         count = await self.table.release_strays(session_key=session_key, held=list(self._held))
         self._has_strays = False
+        self._strays_at = anyio.current_time() + self._poll_s()
         if count:
             self._publish(
                 Trouble(where=f"{self.name} claim", error=f"gave back {count} rows whose claim or settle was cut")

@@ -16,6 +16,7 @@ from listener.core.events import Publish, SessionClosed, SessionOpened, Stopping
 from listener.core.retry import Backoff
 from listener.db.pool import Pool
 from listener.db.session import WAKE_CHANNEL, Session, end_former
+from listener.db.trouble import is_permanent
 from listener.engine.completer import Completer
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.rescuer import Rescuer
@@ -95,7 +96,7 @@ class Supervisor:
             error = await self._live()
             if error is None:
                 break
-            if isinstance(error, DatabaseError) and not isinstance(error, Unreachable) and not self._has_connected:
+            if not self._has_connected and _is_final(error):
                 raise error
             await self._wait_to_reconnect(error)
         self.state, self.detail = "stopped", "stopped"
@@ -141,17 +142,25 @@ class Supervisor:
     async def _serve(self, session: Session) -> None:
         async with anyio.create_task_group() as scope:
             session.on_heard(self._hear)
-            scope.start_soon(session.listen)
+            scope.start_soon(self._until_lost, session.listen)
             await self._prepare(session)
             for worker in self._workers.values():
                 scope.start_soon(worker.completer.run)
-            scope.start_soon(self._keep_house, session)
+            scope.start_soon(self._until_lost, lambda: self._keep_house(session))
             async with anyio.create_task_group() as executors:
                 scope.start_soon(self._shut_down, executors.cancel_scope)
                 async with anyio.create_task_group() as dispatching:
                     for worker in self._workers.values():
                         dispatching.start_soon(worker.dispatcher.run, session.key, executors)
             scope.cancel_scope.cancel("all work is settled")
+
+    async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Show a loss when it is found: statements under way may take seconds to end before we reconnect."""
+        try:
+            await work()
+        except SessionLost as error:
+            self._lose(error)
+            raise
 
     async def _prepare(self, session: Session) -> None:
         """LISTEN already holds; so what is committed from now on is heard, and what was before is found by the look."""
@@ -211,16 +220,26 @@ class Supervisor:
         if worker is not None and worker.hears():
             worker.dispatcher.wake.ring("notify")
 
-    async def _wait_to_reconnect(self, error: ListenerError) -> None:
+    def _lose(self, error: ListenerError) -> None:
         if self._lost_at is None and self._has_connected:
             self._lost_at = time.monotonic()
-        self._failures += 1
-        delay_s = RECONNECT.ceiling_s(self._failures) * random.uniform(0.5, 1.0)
         self.state = "reconnecting" if self._has_connected else "starting"
         self.detail = str(error)
+
+    async def _wait_to_reconnect(self, error: ListenerError) -> None:
+        self._lose(error)
+        self._failures += 1
+        delay_s = RECONNECT.ceiling_s(self._failures) * random.uniform(0.5, 1.0)
         self._publish(SessionClosed(reason=str(error), retry_s=delay_s))
         with anyio.move_on_after(delay_s):
             await self._stopping.wait()
+
+
+def _is_final(error: ListenerError) -> bool:
+    """Tell what no waiting mends: the server's no to the login or to a statement, rather than its silence."""
+    if not isinstance(error, DatabaseError):
+        return False
+    return not isinstance(error, Unreachable) or (error.__cause__ is not None and is_permanent(error.__cause__))
 
 
 def _first(group: BaseExceptionGroup[ListenerError]) -> ListenerError:

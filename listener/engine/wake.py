@@ -38,8 +38,11 @@ class Wake:
             with anyio.move_on_at(until) as scope:
                 await self._event.wait()
             if scope.cancelled_caught and not self._reasons:
-                # the alarm is left standing: the look forgets it
                 self._reasons.add("due" if self._due_at <= poll_at else "poll")
+                if "due" in self._reasons:
+                    # an alarm goes off once: a look that finds no free slot or a closed gate sets no new one, and
+                    # one that stayed in the past would make it look again and again without a pause
+                    self._due_at = inf
         reasons = frozenset(self._reasons)
         self._reasons.clear()
         return reasons

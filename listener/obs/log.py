@@ -18,23 +18,43 @@ _NAMES = {"upload": "Upload", "import": "XML import", "sync": "Unified sync"}
 def set_up(*, format: Literal["json", "console"], level: str = "info", stream: TextIO | None = None) -> None:  # noqa: A002
     """Configure structlog for the process. Secrets never come here: settings hold them as SecretStr."""
     # chosen once: a closed stdout must not take the service down with it, hence PrintLogger on a fixed stream
+    target = stream or sys.stderr
     renderer: Any = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if format == "json"
-        else structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty())
+        else structlog.dev.ConsoleRenderer(colors=target.isatty())
     )
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S.%f", utc=True),
+        structlog.processors.format_exc_info,
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S.%f", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        processors=[*shared, renderer],
+        logger_factory=structlog.PrintLoggerFactory(target),
         cache_logger_on_first_use=False,
     )
+    set_level(level)
+    _adopt_libraries(shared, renderer, target)
+
+
+def set_level(level: str) -> None:
+    """Log what is at least this loud, from now on; loggers that exist obey too."""
+    least = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
+
+
+def _adopt_libraries(shared: list[Any], renderer: Any, target: TextIO) -> None:
+    """Write the warnings of libraries (a garbled HTTP request, say) as lines like ours: the log stays parseable."""
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     # the supervisor reports connection trouble once, in words; the pool would repeat it for every attempt
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
@@ -58,6 +78,9 @@ class EventLog:
         self._log = structlog.get_logger()
         self._checks: dict[str, _Checks] = {}
         self._last_count: dict[str, int] = {}
+        self._invalid: dict[str, str] = {}
+        # counted here, line by line: a slot is taken a moment before its operation begins
+        self._active = 0
 
     def on_event(self, event: e.Event) -> None:
         """Write the event's line; never raises."""
@@ -65,18 +88,11 @@ class EventLog:
         match event:
             case e.Checked():
                 self._checked(event)
-            case e.OperationStarted(operation=operation, active=active, queue=queue, jobs=jobs):
-                log.info(f"Operation {operation} started - Active operations: {active}", queue=queue, jobs=jobs)
-            case e.OperationEnded(result="completed", operation=operation, active=active, duration_s=duration_s):
-                log.info(f"Operation {operation} completed - Active operations: {active}", duration_ms=_ms(duration_s))
-            case e.OperationEnded(
-                operation=operation, active=active, result=result, error=error, duration_s=duration_s
-            ):
-                log.warning(
-                    f"Operation {operation} {result} - Active operations: {active}",
-                    error=error,
-                    duration_ms=_ms(duration_s),
-                )
+            case e.OperationStarted(operation=operation, queue=queue, jobs=jobs):
+                self._active += 1
+                log.info(f"Operation {operation} started - Active operations: {self._active}", queue=queue, jobs=jobs)
+            case e.OperationEnded():
+                self._ended(event)
             case e.Settled(queue=queue, lost=lost) if lost:
                 log.warning("Claim lost, result dropped", queue=queue, count=lost)
             case e.JobFailed(queue=queue, id=id_, outcome=outcome, attempt=attempt, error=text):
@@ -115,8 +131,9 @@ class EventLog:
             case e.ConnectorResumed(connector=connector, account=account):
                 log.info("Connector resumed", connector=connector, account=account)
             case e.ConfigLoaded(invalid=invalid):
-                for key, problem in invalid.items():
+                for key, problem in invalid.items() - self._invalid.items():  # it is read at each safety poll
                     log.error("Configuration value not in force", key=key, problem=problem)
+                self._invalid = invalid
             case e.EngineStarted(queue=queue, fast_polling=fast_polling, interval_s=interval_s):
                 name = _NAMES.get(queue, queue)
                 log.info(
@@ -136,6 +153,14 @@ class EventLog:
         """Write the METRICS lines that were held back."""
         for queue, checks in self._checks.items():
             self._write_checks(queue, checks)
+
+    def _ended(self, event: e.OperationEnded) -> None:
+        self._active -= 1
+        text = f"Operation {event.operation} {event.result} - Active operations: {self._active}"
+        if event.result == "completed":
+            self._log.info(text, duration_ms=_ms(event.duration_s))
+        else:
+            self._log.warning(text, error=event.error, duration_ms=_ms(event.duration_s))
 
     def _checked(self, event: e.Checked) -> None:
         checks = self._checks.setdefault(event.queue, _Checks())

@@ -11,8 +11,8 @@ import uvicorn
 from listener.core.errors import ConfigError
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Open the listening socket; port 0 = any free one. Raises ConfigError when that cannot be."""
+def bind(host: str, port: int, *, cure: str = "set LISTENER_HTTP to a free address") -> socket.socket:
+    """Open the listening socket; port 0 = any free one. Raises ConfigError, which names the cure, when that fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -21,10 +21,14 @@ def bind(host: str, port: int) -> socket.socket:
         sock.listen(128)  # now, so that nobody is refused between here and the server's start
     except OSError as error:
         sock.close()
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; set LISTENER_HTTP to a free address"
-        ) from error
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}; {cure}") from error
     return sock
+
+
+def address_of(sock: socket.socket) -> str:
+    """Return the http:// address of a listening socket."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _Server(uvicorn.Server):
@@ -38,7 +42,13 @@ class _Server(uvicorn.Server):
 async def serve(app: Any, sock: socket.socket) -> None:
     """Serve until cancelled; connections in progress get a moment to end."""
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, server_header=False
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+        server_header=False,
+        proxy_headers=False,  # who calls is the socket's peer, whatever a header says
     )
     server = _Server(config)
     async with anyio.create_task_group() as group:

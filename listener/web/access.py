@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fastapi import Request
 from pydantic import SecretStr
 
-_FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+_FORWARDING = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"})
 
 
 class Refused(Exception):  # noqa: N818
@@ -39,11 +39,7 @@ def guard(token: SecretStr | None) -> Callable[[Request], None]:
         peer = request.client.host if request.client else ""
         host = request.headers.get("host", "")
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if (
-            not _is_loopback(peer)
-            or not _is_loopback(name.strip("[]"))
-            or any(header in request.headers for header in _FORWARDING)
-        ):
+        if not _is_loopback(peer) or not _is_loopback(name.strip("[]")) or _is_forwarded(request):
             raise Refused(
                 403, "loopback_only", "Without LISTENER_API_TOKEN only this machine may call; set it to allow others."
             )
@@ -52,9 +48,15 @@ def guard(token: SecretStr | None) -> Callable[[Request], None]:
 
 
 def _is_loopback(name: str) -> bool:
-    if name == "localhost":
+    if name.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    # a socket that serves both families shows IPv4 peers as ::ffff:127.0.0.1
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _is_forwarded(request: Request) -> bool:
+    return any(name in _FORWARDING or name.startswith("x-forwarded") for name in request.headers)

@@ -1,5 +1,6 @@
-"""Routes. Each asks the service, which `app.py` implements; none knows the engine."""
+"""Routes. Each asks the service, which `figures.py` implements; none knows the engine."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -39,16 +40,24 @@ def build(service: Service, *, token: SecretStr | None) -> FastAPI:
 
     @api.exception_handler(Refused)
     def refused(_: Request, error: Refused) -> JSONResponse:
-        return _error(error.status, error.code, str(error))
+        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+        return _error(error.status, error.code, str(error), headers)
 
     @api.exception_handler(DatabaseError)
     def database(_: Request, error: DatabaseError) -> JSONResponse:
         return _error(503, "database_unavailable", str(error))
 
     @api.exception_handler(HTTPException)
-    def http(_: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        return _error(error.status_code, code, str(error.detail))
+    def http(request: Request, error: HTTPException) -> JSONResponse:
+        code, message = {
+            404: ("not_found", f"There is nothing at {request.url.path}; /openapi.json lists what there is."),
+            405: ("method_not_allowed", f"{request.url.path} does not take {request.method}."),
+        }.get(error.status_code, ("http_error", str(error.detail)))
+        return _error(error.status_code, code, message, error.headers)
+
+    @api.exception_handler(Exception)
+    def surprise(_: Request, error: Exception) -> JSONResponse:  # the server logs it with its traceback
+        return _error(500, "internal_error", f"{type(error).__name__} in the service; its log tells more.")
 
     return api
 
@@ -96,5 +105,5 @@ def _figures(service: Service) -> APIRouter:
     return router
 
 
-def _error(status: int, code: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": {"code": code, "message": message}}, status)
+def _error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)

@@ -1,19 +1,19 @@
 -- Content changes are work: bump the revision, and put a finished row back to Pending.
 -- Caller: row-level BEFORE UPDATE OF the content columns; TG_ARGV[0] is the queue's done word. Takes no lock.
 -- A row that is Processing keeps its status: the settle sees another revision and puts it back then.
--- A Pending row that waits for a retry is tried with its new content at once.
+-- A Pending row that waits for a retry is tried with its new content at once; one that is due keeps its place.
 CREATE OR REPLACE FUNCTION listener_content_changed() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
     NEW.revision := OLD.revision + 1;
     NEW.updated_at := pg_catalog.now();
-    IF OLD.claim_id IS NULL AND NEW.status = OLD.status
+    IF NEW.status = OLD.status
        AND (OLD.status IN (TG_ARGV[0], 'Failed') OR (OLD.status = 'Pending' AND OLD.attempts > 0)) THEN
         NEW.status := 'Pending';
         NEW.attempts := 0;
         NEW.finished_at := NULL;
-        IF NEW.scheduled_at = OLD.scheduled_at THEN
+        IF NEW.scheduled_at = OLD.scheduled_at AND NOT (OLD.status = 'Pending' AND OLD.scheduled_at <= pg_catalog.now()) THEN
             NEW.scheduled_at := pg_catalog.now();
         END IF;
     END IF;

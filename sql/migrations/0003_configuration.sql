@@ -6,6 +6,20 @@ CREATE TABLE IF NOT EXISTS configuration_params (
     param_value text
 );
 
+DO $key$
+BEGIN
+    -- `ON CONFLICT (param_key)` of the older scripts and of operators needs a unique key.
+    IF NOT EXISTS (
+        SELECT FROM pg_index i
+        WHERE i.indrelid = 'configuration_params'::regclass AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+          AND i.indnkeyatts = 1 AND i.indkey[0] = (
+              SELECT attnum FROM pg_attribute WHERE attrelid = 'configuration_params'::regclass AND attname = 'param_key')
+    ) THEN
+        CREATE UNIQUE INDEX configuration_params_param_key_key ON configuration_params (param_key);
+    END IF;
+END
+$key$;
+
 ALTER TABLE configuration_params
     ADD COLUMN IF NOT EXISTS description text,
     ADD COLUMN IF NOT EXISTS updated_at timestamptz DEFAULT now(),

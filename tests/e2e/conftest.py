@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sandbox.server import Client
+from sandbox.server import Server as SandboxServer
 
 from e2e.service import Orders, Services, services
 from listener.sandbox.shipstation import SandboxSettings
-from sandbox.server import Client
-from sandbox.server import Server as SandboxServer
 
 
 @pytest.fixture

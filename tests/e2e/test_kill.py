@@ -4,10 +4,10 @@ import random
 from typing import Any
 
 import pytest
-
-from e2e.service import Orders, Services
 from sandbox.server import Client
 from waiting import until
+
+from e2e.service import Orders, Services
 
 COUNT = 1_000
 KILLS = 10

@@ -5,12 +5,13 @@ from typing import Any, Self
 
 from listener.clients.account import Account
 from listener.clients.http import Http
-from listener.clients.shipstation.reply import Reply, read
+from listener.clients.shipstation.reply import Reply, read, read_results
 from listener.core.budget import Budget
-from listener.core.errors import Unavailable
+from listener.core.errors import Broken, Rejected, Unavailable
 from listener.core.events import Publish
 
 CONNECTOR = "shipstation"
+CREATE_ORDERS = "/orders/createorders"
 
 
 class ShipStation:
@@ -41,9 +42,26 @@ class ShipStation:
         """
 
         async def send() -> Reply:
-            return read(await self._http.request("POST", "/orders/createorders", content=content))
+            return read_results(await self._http.request("POST", CREATE_ORDERS, content=content))
 
         return (await self.account.call(send)).body
+
+    async def accepts_orders(self) -> bool:
+        """POST /orders/createorders without an order: changes nothing, and tells a 500 of the API from an order's.
+
+        Raises Unavailable.
+        """
+
+        async def send() -> Reply:
+            return read(await self._http.request("POST", CREATE_ORDERS, content=b"[]"))
+
+        try:
+            await self.account.call(send)
+        except Rejected:
+            return True  # it looked at what was sent
+        except Broken:
+            return False
+        return True
 
     async def report_down(self, error: Exception) -> Unavailable:
         """Say that it is the API's fault, not an order's; returns what to raise."""

@@ -12,6 +12,11 @@ from listener.core.errors import Broken, Rejected, Unavailable
 BLIND_WAIT_S = 60.0
 # Longer than any window; a header beyond it is taken for a mistake (an epoch time, say).
 MOST_WAIT_S = 3600.0
+_NO_JSON = object()
+
+
+# A 4xx that speaks of what was sent. Any other (405, 407 of a proxy, 408, 410 …) would be the same for every order.
+CONTENT_STATUSES = frozenset({400, 409, 413, 422})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,32 +29,50 @@ class Reply:
 
 def read(raw: Raw) -> Reply:
     """Return the reply's JSON, or raise what it means: Unavailable, Rejected or Broken."""
-    message = _message(raw)
-    if raw.status == 429 or "Too Many Requests" in message:
-        raise Unavailable(f"ShipStation answered {raw.status}: {message}", reason="throttled", wait_s=_wait_s(raw))
+    try:
+        body = json.loads(raw.body)
+    except (ValueError, RecursionError):
+        body = _NO_JSON
+    words = _words(body, raw)
+    is_success = 200 <= raw.status < 300
+    if raw.status == 429 or ("too many requests" in words.lower() and not (is_success and _is_results(body))):
+        raise Unavailable(f"ShipStation answered {raw.status}: {words}", reason="throttled", wait_s=_wait_s(raw))
     if raw.status in (401, 402, 403):
         raise Unavailable(
-            f"ShipStation refuses the credentials ({raw.status}: {message}); "
+            f"ShipStation refuses the credentials ({raw.status}: {words}); "
             "check SHIPSTATION_API_KEY and SHIPSTATION_API_SECRET",
             reason="credentials",
         )
     if raw.status == 404:
         raise Unavailable("ShipStation answered 404: no such address; check SHIPSTATION_BASE_URL", reason="outage")
     if raw.status == 500:
-        raise Broken(f"ShipStation answered 500: {message}")
-    if raw.status >= 500 or 300 <= raw.status < 400:
+        raise Broken(f"ShipStation answered 500: {words}")
+    if raw.status in CONTENT_STATUSES:
+        raise Rejected(f"ShipStation answered {raw.status}: {words}", status=raw.status)
+    if not is_success:
         raise Unavailable(
-            f"ShipStation answered {raw.status}: {message}", reason="outage", wait_s=_seconds(raw, "retry-after")
+            f"ShipStation answered {raw.status}: {words}", reason="outage", wait_s=_seconds(raw, "retry-after")
         )
-    if raw.status >= 400:
-        raise Rejected(f"ShipStation answered {raw.status}: {message}", status=raw.status)
-    try:
-        body = json.loads(raw.body)
-    except ValueError as error:
+    if body is _NO_JSON:
         raise Unavailable(
-            f"ShipStation answered {raw.status} with something that is not JSON: {message}", reason="outage"
-        ) from error
+            f"ShipStation answered {raw.status} with something that is not JSON: {words}", reason="outage"
+        )
     return Reply(body, rate(raw))
+
+
+def read_results(raw: Raw) -> Reply:
+    """`read`, for a call that is answered by a list of results; other JSON is the API's fault as a whole."""
+    reply = read(raw)
+    if not _is_results(reply.body):
+        raise Unavailable(
+            f"ShipStation answered {raw.status} with JSON that has no results: {_words(reply.body, raw)}",
+            reason="outage",
+        )
+    return reply
+
+
+def _is_results(body: Any) -> bool:
+    return isinstance(body, dict) and isinstance(body.get("results"), list)
 
 
 def rate(raw: Raw) -> RateHeaders:
@@ -79,14 +102,11 @@ def _whole(raw: Raw, name: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def _message(raw: Raw) -> str:
-    """The vendor's words: `message` or `Message` (with ExceptionMessage), else the body's beginning."""
-    try:
-        body = json.loads(raw.body)
-    except ValueError:
-        body = None
+def _words(body: Any, raw: Raw) -> str:
+    """The vendor's words: `message` or `Message` (with ExceptionMessage), else the body's beginning; printable."""
+    text = raw.body[:2000].decode("utf-8", "replace")
+    most = 200
     if isinstance(body, dict):
-        words = [str(body[key]) for key in ("message", "Message", "ExceptionMessage") if body.get(key)]
-        if words:
-            return " ".join(words)[:500]
-    return " ".join(raw.body[:2000].decode("utf-8", "replace").split())[:200]
+        told = [str(body[key]) for key in ("message", "Message", "ExceptionMessage") if body.get(key)]
+        text, most = (" ".join(told)[:2000], 500) if told else (text, most)
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:most])

@@ -30,6 +30,9 @@ class Client(Protocol):
     async def create_orders(self, content: bytes) -> Any:
         """Upsert orders."""
 
+    async def accepts_orders(self) -> bool:
+        """Ask with a call that creates nothing."""
+
     async def report_down(self, error: Exception) -> Unavailable:
         """Blame the API as a whole; returns what to raise."""
 
@@ -46,6 +49,7 @@ class _Ready:
     position: int
     key: str
     body: dict[str, object]
+    attempt: int
 
 
 class Upload:
@@ -84,7 +88,7 @@ class Upload:
         if not ready:
             return
         try:
-            reply = await self._client.create_orders(plan.encode([order.body for order in ready]))
+            reply = await self._call(ready)
         except Rejected as error:
             if len(ready) == 1:
                 outcomes[ready[0].position] = Fail(str(error))
@@ -96,28 +100,56 @@ class Upload:
             await self._read(ready, reply, outcomes)
 
     async def _find_broken(self, ready: list[_Ready], outcomes: dict[int, Outcome], error: Broken) -> None:
-        """HTTP 500 is the API's fault or one order's. One call with one order tells: if that fails too, it is down."""
-        if len(ready) == 1:
-            raise await self._client.report_down(error)
-        witness = random.choice(ready)
-        others = [order for order in ready if order is not witness]
-        await self._send([witness], outcomes)
-        await self._bisect_broken(others, outcomes)
+        """HTTP 500 is the API's fault or one order's: another call that goes through tells.
 
-    async def _bisect_broken(self, ready: list[_Ready], outcomes: dict[int, Outcome]) -> None:
-        try:
-            reply = await self._client.create_orders(plan.encode([order.body for order in ready]))
-        except Rejected:
-            await self._send_halves(ready, outcomes)
-        except Broken as error:
-            if len(ready) == 1:  # others went through: this order is what ShipStation stumbles over
-                outcomes[ready[0].position] = Retry(str(error))
-                return
-            middle = len(ready) // 2
-            await self._bisect_broken(ready[:middle], outcomes)
-            await self._bisect_broken(ready[middle:], outcomes)
+        Only orders that are tried again: a call without orders must tell, or they would pause the account for ever.
+        Both kinds: the new ones first, so that an order that breaks every call costs two calls and not fifteen.
+        New ones alone: one of them, drawn by lot. If that fails too, the API is down, and no order pays for it.
+        """
+        new = [order for order in ready if order.attempt <= 1]
+        tried = [order for order in ready if order.attempt > 1]
+        if len(ready) == 1 or not new:
+            if not await self._client.accepts_orders():
+                raise await self._client.report_down(error)
+            await self._bisect_broken(ready, outcomes, error)
+        elif tried:
+            await self._send(new, outcomes)
+            await self._bisect_broken(tried, outcomes)
         else:
-            await self._read(ready, reply, outcomes)
+            witness = random.choice(ready)
+            try:
+                await self._read([witness], await self._call([witness]), outcomes)
+            except Rejected as refused:
+                outcomes[witness.position] = Fail(str(refused))
+            except Broken as again:
+                raise await self._client.report_down(again) from again
+            await self._bisect_broken([order for order in ready if order is not witness], outcomes)
+
+    async def _bisect_broken(
+        self, ready: list[_Ready], outcomes: dict[int, Outcome], error: Broken | None = None
+    ) -> None:
+        """The API works: find the orders that it stumbles over. error: what it answered to just these, if known."""
+        if error is None:
+            try:
+                await self._read(ready, await self._call(ready), outcomes)
+            except Rejected as refused:
+                if len(ready) == 1:
+                    outcomes[ready[0].position] = Fail(str(refused))
+                else:
+                    await self._send_halves(ready, outcomes)
+            except Broken as broken:
+                error = broken
+        if error is None:
+            return
+        if len(ready) == 1:
+            outcomes[ready[0].position] = Retry(str(error))
+            return
+        middle = len(ready) // 2
+        await self._bisect_broken(ready[:middle], outcomes)
+        await self._bisect_broken(ready[middle:], outcomes)
+
+    async def _call(self, ready: list[_Ready]) -> Any:
+        return await self._client.create_orders(plan.encode([order.body for order in ready]))
 
     async def _read(self, ready: list[_Ready], reply: Any, outcomes: dict[int, Outcome]) -> None:
         try:
@@ -137,15 +169,16 @@ class Upload:
 
 
 def _prepare(position: int, job: Job) -> _Ready | Fail:
-    number = job.row["order_number"]
-    if not number:
-        return Fail("order_number is missing; set it, ShipStation requires one")
+    number = (job.row["order_number"] or "").strip()
+    faults = [] if number else ["order_number is missing; set it, ShipStation requires one"]
     try:
         order = parse_order(job.row["payload"])
-    except OrderFaults as faults:
-        return Fail(str(faults))
+    except OrderFaults as wrong:
+        return Fail("\n".join([*faults, str(wrong)]))
+    if faults:
+        return Fail(faults[0])
     key = job.row["order_key"] or plan.order_key(job.row["source"], number)
     body = plan.to_shipstation(
         order, order_number=number, order_key=key, shipstation_order_id=job.row["shipstation_order_id"]
     )
-    return _Ready(position, key, body)
+    return _Ready(position, key, body, job.attempt)

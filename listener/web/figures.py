@@ -1,0 +1,126 @@
+"""What the routes show, gathered from the parts of one process. Implements `api.Service`; changes nothing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from listener.core.errors import DatabaseError, Unreachable
+from listener.db.budgets import read_budgets
+from listener.db.pool import Pool
+from listener.db.queue import QueueTable
+from listener.engine.slots import Slots
+from listener.engine.supervisor import Supervisor
+from listener.obs.metrics import Metrics
+from listener.obs.operations import Operations
+
+
+class Figures:
+    """Reads the process and its database. configuration: gives version and invalid keys, as `/readyz` shows them."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        tables: Sequence[QueueTable],
+        supervisor: Supervisor,
+        slots: Slots,
+        metrics: Metrics,
+        operations: Operations,
+        *,
+        configuration: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._pool = pool
+        self._tables = tables
+        self._supervisor = supervisor
+        self._slots = slots
+        self._metrics = metrics
+        self._operations = operations
+        self._configuration = configuration
+
+    async def metrics(self) -> bytes:
+        """Return the exposition text, with gauges read from the database now."""
+        self._metrics.show_pool(self._pool.stats())
+        try:
+            self._require_session()
+            for table in self._tables:
+                depth = await table.depth()
+                self._metrics.show_depth(
+                    table.queue.name,
+                    pending=depth.pending,
+                    failed=depth.failed,
+                    oldest_pending_s=depth.oldest_pending_s,
+                )
+            for budget in await read_budgets(self._pool):
+                self._metrics.show_budget(budget)
+        except DatabaseError:
+            # not swallowed: the session gauge and /readyz tell it; an old figure would be a lie
+            self._metrics.forget_depths()
+        return self._metrics.render()
+
+    async def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Name every part. A paused connector does not make the process unready: restarting it would mend nothing."""
+        parts: dict[str, Any] = {
+            "database": {"status": "ok"},
+            "session": {"status": self._supervisor.state, "detail": self._supervisor.detail},
+            "configuration": self._configuration(),
+            "connectors": None,
+        }
+        try:
+            self._require_session()
+            parts["connectors"] = {
+                f"{b['connector']} {b['account']}": _connector(b) for b in await read_budgets(self._pool)
+            }
+        except DatabaseError as error:
+            parts["database"] = {"status": "down", "detail": str(error)}
+        return parts["database"]["status"] == "ok" and self._supervisor.state == "connected", parts
+
+    def pool(self) -> dict[str, Any]:
+        """Return the pool's figures; it has no overflow: `max` is the limit."""
+        stats = self._pool.stats()
+        size, idle = stats.get("pool_size", 0), stats.get("pool_available", 0)
+        return {
+            "size": size,
+            "idle": idle,
+            "checked_out": size - idle,
+            "min": stats.get("pool_min", 0),
+            "max": stats.get("pool_max", 0),
+            "overflow": 0,
+            "waiting": stats.get("requests_waiting", 0),
+            "active_operations": self._slots.active,
+        }
+
+    def operations(self) -> list[dict[str, Any]]:
+        """Return the handler calls under way."""
+        return [
+            {"id": o.id, "queue": o.queue, "jobs": o.jobs, "running_seconds": round(o.running_s, 3)}
+            for o in self._operations.running()
+        ]
+
+    async def queues(self) -> list[dict[str, Any]]:
+        """Return every queue's figures. Raises DatabaseError."""
+        self._require_session()
+        return [
+            {
+                "queue": table.queue.name,
+                "table": table.queue.table,
+                **asdict(await table.depth()),
+                "active_operations": self._slots.active_of(table.queue.name),
+            }
+            for table in self._tables
+        ]
+
+    def _require_session(self) -> None:
+        """Say at once that the database is away: the pool would wait 10 s for it, as long as a scrape may take."""
+        if self._supervisor.state not in ("connected", "stopping"):
+            raise Unreachable(f"no database session: {self._supervisor.detail}")
+
+
+def _connector(budget: dict[str, Any]) -> dict[str, Any]:
+    if not budget["is_paused"]:
+        return {"status": "ok", "calls_left": budget["remaining"]}
+    return {
+        "status": "paused",
+        "reason": budget["pause_reason"],
+        "detail": budget["pause_message"],
+        "since": budget["paused_at"].isoformat(),
+        "probe_in_seconds": round(budget["probe_in_s"], 1),
+    }

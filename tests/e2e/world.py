@@ -1,0 +1,49 @@
+"""A database, a sandbox and room for processes, for the tests of one module."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conftest import Database, fresh_database
+from sandbox.server import Client, Server
+
+from e2e.service import Orders, Service, Services, services
+from listener.sandbox.shipstation import SandboxSettings
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What belongs together. Processes that `listeners` starts end with it."""
+
+    database: Database
+    api: Client
+    listeners: Services
+    orders: Orders
+
+    def start(self, **environ: str) -> Service:
+        return self.listeners.start(**environ).wait_ready()
+
+    def configure(self, **values: object) -> None:
+        """Write configuration rows; a process that runs already sees them at its next safety poll."""
+        for key, value in values.items():
+            self.database.execute(
+                "INSERT INTO configuration_params (param_key, param_value) VALUES (%s, %s)"
+                " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value",
+                [key, str(value).lower()],
+            )
+
+
+@contextmanager
+def world(server: Any, template: str, folder: Path) -> Iterator[World]:
+    """An empty, migrated database and an empty sandbox without a rate limit."""
+    with fresh_database(server, template) as database, Server(SandboxSettings(limit=0)) as sandbox:
+        api = Client(sandbox.address)
+        try:
+            with services(database.url, api, folder) as listeners:
+                yield World(database, api, listeners, Orders(database))
+        finally:
+            api.control("DELETE", "faults")
+            api.close()
+            sandbox.sandbox.close()
