@@ -123,6 +123,10 @@ class App:
             self._metrics,
             self._running,
             configuration=lambda: {"version": self._config_version, "invalid": self._invalid},
+            accounts=frozenset(
+                {(CONNECTOR, account_name(credentials(self.env)[0]))} if UPLOAD.name in self._names else ()
+            ),
+            troubles=self.supervisor.troubles,
         )
 
     def _shipstation(self) -> ShipStation:

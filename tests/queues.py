@@ -1,4 +1,4 @@
-"""A queue without the engine: its statements as the product composes them, rows to run them on, sessions that hold a lease."""
+"""A queue without the engine: its statements as the product composes them, rows to run them on, held leases."""
 
 from collections.abc import Sequence
 from typing import Any

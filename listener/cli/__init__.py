@@ -19,8 +19,6 @@ def main() -> None:
         _fail(error, 2)
     except ListenerError as error:
         _fail(error, 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _fail(error: ListenerError, code: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import metadata
 from typing import Annotated
 
 import anyio
@@ -24,7 +25,23 @@ cli = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"order-listener {metadata.version('order-listener')}")
+        raise typer.Exit
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+
+
+@cli.callback(invoke_without_command=False)
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """INSERT a row and the work happens within milliseconds."""
 
 
 @cli.command()
@@ -76,13 +93,20 @@ def retry(
 ) -> None:
     """Put failed (or, by id, also done) rows back to Pending."""
     if bool(id_) == failed:
-        raise ConfigError("name what to retry: --id N (several are possible) or --failed")
+        raise ConfigError(
+            "--id and --failed exclude each other; give one"
+            if failed
+            else "name what to retry: --id N (several are possible) or --failed"
+        )
     if queue not in QUEUES:
         raise ConfigError(f"{queue!r} is no queue; known: {', '.join(QUEUES)}")
     count, missing = anyio.run(status_.retry, load_environment(), queue, id_ or [])
     print(f"{count} {QUEUES[queue].noun} put back to Pending")
     if missing:
-        print(f"listener: not retried, because not Failed or done: {', '.join(map(str, missing))}", file=sys.stderr)
+        print(
+            f"listener: not retried, because no such row, or neither Failed nor done: {', '.join(map(str, missing))}",
+            file=sys.stderr,
+        )
         raise typer.Exit(1)
 
 

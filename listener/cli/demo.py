@@ -57,9 +57,9 @@ async def serve_sandbox(listen: str, limit: int, window_s: float) -> None:
     settings = SandboxSettings(limit=limit, window_s=window_s)
     sock = bind(*_parsed(listen), cure="choose another address with --listen")
     address = address_of(sock)
-    _say(f"ShipStation sandbox on {address}: set SHIPSTATION_BASE_URL={address}")
     secret = settings.secret.get_secret_value()
-    _say(f"SHIPSTATION_API_KEY={settings.key} SHIPSTATION_API_SECRET={secret}")
+    _say(f"ShipStation sandbox on {address}; for `listener run`:")
+    _say(f"export SHIPSTATION_BASE_URL={address} SHIPSTATION_API_KEY={settings.key} SHIPSTATION_API_SECRET={secret}")
     _say(f"what it holds: {address}/sandbox/orders")
     await serve(build(settings), sock)
 

@@ -47,7 +47,7 @@ def render(figures: dict[str, Any]) -> str:
         state = (
             f"paused ({b['pause_reason']}): {b['pause_message']}"
             if b["is_paused"]
-            else f"ok, {b['remaining']} calls left in this window"
+            else (f"ok, {b['remaining']} calls left in this window" if b["is_limited"] else "ok, no limit")
         )
         lines.append(f"connector {b['connector']} {b['account']}: {state}")
     return "\n".join(lines)

@@ -25,18 +25,19 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationStarted:
-    """A handler call begins. active: calls under way in this process, this one included."""
+    """A handler call begins. active: calls under way in this process, with this one. labels: its rows, for a person."""
 
     queue: str
     operation: str
     active: int
     jobs: int
+    labels: tuple[str, ...] = ()
     pickup_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationEnded:
-    """A handler call ended. result: completed, failed, timeout, cancelled. error: for a person, or None."""
+    """A handler call ended. result: completed, released, failed, timeout, cancelled. error: for a person, or None."""
 
     queue: str
     operation: str
@@ -62,6 +63,7 @@ class JobFailed:
 
     queue: str
     id: str
+    label: str | None = None
     outcome: str
     attempt: int
     error: str

@@ -16,7 +16,7 @@ class Job:
     claim_id: the fence; every settle names it. attempt: 1-based, counted at claim.
     revision: of the content we read; a settle that finds another one puts the row back to work.
     due_for_s: seconds between the row becoming due and the claim, by the database's clock.
-    row: the content columns that the queue declares.
+    row: the content columns that the queue declares. label: what a person knows the row by.
     """
 
     queue: str
@@ -26,6 +26,7 @@ class Job:
     revision: int
     due_for_s: float = 0.0
     row: Mapping[str, Any] = field(default_factory=dict)
+    label: str | None = None
 
 
 class Settle(StrEnum):

@@ -11,6 +11,7 @@ class Queue:
     table: the table, in the schema of the installation.
     done_word: status of a completed row.
     noun: what a row is, in plural, for people ("orders").
+    label: the content column that a person knows a row by ("order_number"), for the log.
     columns: content columns that a job carries, in this order.
     results: columns that `Done.values` may write, with their SQL type.
     key: the single-column primary key.
@@ -20,6 +21,7 @@ class Queue:
     table: str
     done_word: str = "Done"
     noun: str = "rows"
+    label: str | None = None
     columns: tuple[str, ...] = ()
     results: tuple[tuple[str, str], ...] = ()
     key: str = "id"

@@ -12,8 +12,11 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
 
-from listener.core.errors import Unmigrated
+from listener.core.errors import DatabaseError, Unmigrated
 from listener.db.files import SqlFile, schema_files
+
+#: Major version of the oldest server that the tests run on.
+OLDEST_SERVER = 15
 
 _HAS_BOOKS = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
 _READ_BOOKS = sql.SQL("SELECT name, kind, checksum, applied_at FROM {}.listener_migrations")
@@ -36,6 +39,7 @@ def verify(conn: psycopg.Connection[Any], schema: str, files: Sequence[SqlFile] 
 
 async def verify_async(conn: psycopg.AsyncConnection[Any], schema: str, files: Sequence[SqlFile] | None = None) -> None:
     """`verify`, for the service."""
+    require_version(conn)
     applied = None
     async with conn.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(_HAS_BOOKS, [_books_name(schema)])
@@ -97,6 +101,15 @@ def refuse_changed(applied: Mapping[str, Applied], files: Sequence[SqlFile], sch
                 f"{file.name} was changed after it was applied to schema {schema} of {place}:"
                 " restore the file, and put the change into a new migration"
             )
+
+
+def require_version(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Raise DatabaseError for a server older than the oldest that is tested."""
+    major = conn.info.server_version // 10_000
+    if major < OLDEST_SERVER:
+        raise DatabaseError(
+            f"{place_of(conn)} is PostgreSQL {major}: order-listener needs {OLDEST_SERVER} or later; upgrade the server"
+        )
 
 
 def place_of(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str:

@@ -20,7 +20,16 @@ import psycopg
 from psycopg import sql
 
 from listener.core.errors import ConfigError, DatabaseError
-from listener.db.applied import Applied, place_of, read_applied, refuse_changed, refuse_newer, verify, verify_async
+from listener.db.applied import (
+    Applied,
+    place_of,
+    read_applied,
+    refuse_changed,
+    refuse_newer,
+    require_version,
+    verify,
+    verify_async,
+)
 from listener.db.files import SqlFile, schema_files
 from listener.db.trouble import explain, explained
 
@@ -227,6 +236,7 @@ def _connected(url: str, schema: str) -> Iterator[psycopg.Connection]:
     if not schema or "\0" in schema or len(schema.encode()) > 63 or schema.startswith("pg_"):
         raise ConfigError(f"not a name for a schema (1 to 63 bytes, not pg_…): LISTENER_SCHEMA={schema!r}")
     with psycopg.connect(url, autocommit=True, client_encoding="utf8", application_name="listener migrate") as conn:
+        require_version(conn)
         conn.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
         conn.execute("SET statement_timeout = 0")
         conn.execute("SET idle_in_transaction_session_timeout = 0")

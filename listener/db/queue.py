@@ -136,7 +136,9 @@ class QueueTable:
                 "values": [json.dumps(dict(s.values), default=_json) for s in settlements],
             }
         except (TypeError, ValueError, OverflowError) as error:
-            raise DatabaseError(f"queue {self.queue.name}: an outcome cannot be written to {self.queue.table}: {error}") from error
+            raise DatabaseError(
+                f"queue {self.queue.name}: an outcome cannot be written to {self.queue.table}: {error}"
+            ) from error
 
     def _job(self, row: dict[str, Any]) -> Job:
         return Job(
@@ -147,6 +149,7 @@ class QueueTable:
             revision=row["revision"],
             due_for_s=max(row["due_for_s"], 0.0),
             row={column: row[f"row_{column}"] for column in self.queue.columns},
+            label=None if self.queue.label is None else row[f"row_{self.queue.label}"],
         )
 
 

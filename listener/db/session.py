@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 
 from listener.core.errors import Pooled, SessionLost, Unreachable
+from listener.db.applied import verify_async
 from listener.db.call import cut_after, shielded, translated
 from listener.db.pool import KEEPALIVES, Connection, Pool, search_path
 from listener.db.queries import Statement, query
@@ -81,6 +82,7 @@ class Session:
         async def prepare() -> "Session":
             settings = {"statement_timeout_ms": str(int(_STATEMENT_LIMIT_S * 1000)), "search_path": search_path(schema)}
             await conn.execute(query("session", "settings"), settings)
+            await verify_async(conn, schema)  # before the first name of ours: its absence has one cure, and a name
             for channel in _CHANNELS:
                 await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             opened = await (await conn.execute(query("session", "open"))).fetchone()

@@ -125,6 +125,7 @@ class Completer:
                     JobFailed(
                         queue=s.job.queue,
                         id=str(s.job.id),
+                        label=s.job.label,
                         outcome=str(s.kind),
                         attempt=s.job.attempt,
                         error=s.error or "",

@@ -21,6 +21,8 @@ from listener.engine.wake import Wake
 
 # After a failed look: 0.5, 1, 2 … 15 s, so that a broken table does not become a busy loop.
 _TROUBLE_BASE_S, _TROUBLE_CAP_S = 0.5, 15.0
+# One cut connection is nobody's alarm; this many failed looks in a row are.
+_TROUBLE_SHOWN_AFTER = 3
 
 
 class Dispatcher:
@@ -51,6 +53,7 @@ class Dispatcher:
         self._has_strays = False
         self._strays_at = 0.0
         self._troubles = 0
+        self._last_trouble = ""
         slots.on_freed(self._slot_freed)
         self._wants_slot = False
 
@@ -58,6 +61,11 @@ class Dispatcher:
     def name(self) -> str:
         """The queue's name."""
         return self.table.queue.name
+
+    @property
+    def trouble(self) -> str:
+        """Why the last looks failed; empty while they do not."""
+        return self._last_trouble if self._troubles >= _TROUBLE_SHOWN_AFTER else ""
 
     def stop(self) -> None:
         """Claim no more; `run` returns once a claim that is under way has been handed over."""
@@ -83,6 +91,7 @@ class Dispatcher:
                 self._has_strays = True  # the claim may have been committed although its reply was lost
                 self._publish(Trouble(where=f"{self.name} claim", error=str(error)))
                 self._troubles += 1
+                self._last_trouble = str(error)
                 self.wake.ring_in(min(_TROUBLE_CAP_S, _TROUBLE_BASE_S * 2.0 ** min(self._troubles - 1, 10)))
 
     async def _look(self, session_key: int, executors: TaskGroup, *, is_slot_only: bool) -> None:

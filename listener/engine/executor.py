@@ -59,6 +59,7 @@ class Executor:
                 operation=operation,
                 active=self._slots.active,
                 jobs=len(jobs),
+                labels=tuple(str(job.id if job.label is None else job.label) for job in jobs),
                 pickup_s=tuple(job.due_for_s for job in jobs),
             )
         )
@@ -93,6 +94,8 @@ class Executor:
         with anyio.move_on_after(limits.timeout_s) as deadline:
             error = await self._attempt(jobs, range(len(jobs)), outcomes)
         if not deadline.cancelled_caught:
+            if outcomes and all(isinstance(outcome, Release) for outcome in outcomes.values()):
+                return "released", error
             return ("failed", error) if error else ("completed", None)
         text = f"The handler did not end within {limits.timeout_s:g} s (operation_timeout)."
         for position in range(len(jobs)):

@@ -84,6 +84,11 @@ class Supervisor:
         """True while a shutdown cancels handlers: their rows are to be given back."""
         return self._is_releasing
 
+    def troubles(self) -> dict[str, str]:
+        """Queues that could not be looked at several times in a row, and why."""
+        dispatchers = [worker.dispatcher for worker in self._workers.values()]
+        return {dispatcher.name: dispatcher.trouble for dispatcher in dispatchers if dispatcher.trouble}
+
     def stop(self) -> None:
         """Stop claiming and wait for running handlers; called again: cancel them at once."""
         if self._stopping.is_set():
@@ -152,7 +157,14 @@ class Supervisor:
                 async with anyio.create_task_group() as dispatching:
                     for worker in self._workers.values():
                         dispatching.start_soon(worker.dispatcher.run, session.key, executors)
+            if self._is_releasing:
+                await self._tell_others()
             scope.cancel_scope.cancel("all work is settled")
+
+    async def _tell_others(self) -> None:
+        """Handlers were cancelled and their rows given back, which no trigger announces."""
+        for worker in self._workers.values():
+            await worker.dispatcher.table.ring()
 
     async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
         """Show a loss when it is found: statements under way may take seconds to end before we reconnect."""

@@ -26,8 +26,9 @@ def set_up(*, format: Literal["json", "console"], level: str = "info", stream: T
     )
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _without_nothing,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S.%f", utc=True),
+        structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S.%fZ", utc=True),
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
@@ -37,6 +38,11 @@ def set_up(*, format: Literal["json", "console"], level: str = "info", stream: T
     )
     set_level(level)
     _adopt_libraries(shared, renderer, target)
+
+
+def _without_nothing(_: Any, __: str, line: Any) -> Any:
+    """Leave out what is None: a field that says nothing is only in the way."""
+    return {name: value for name, value in line.items() if value is not None}
 
 
 def set_level(level: str) -> None:
@@ -88,19 +94,25 @@ class EventLog:
         match event:
             case e.Checked():
                 self._checked(event)
-            case e.OperationStarted(operation=operation, queue=queue, jobs=jobs):
+            case e.OperationStarted(operation=operation, queue=queue, jobs=jobs, labels=labels):
                 self._active += 1
-                log.info(f"Operation {operation} started - Active operations: {self._active}", queue=queue, jobs=jobs)
+                log.info(
+                    f"Operation {operation} started - Active operations: {self._active}",
+                    queue=queue,
+                    jobs=jobs,
+                    rows=labels,
+                )
             case e.OperationEnded():
                 self._ended(event)
             case e.Settled(queue=queue, lost=lost) if lost:
                 log.warning("Claim lost, result dropped", queue=queue, count=lost)
-            case e.JobFailed(queue=queue, id=id_, outcome=outcome, attempt=attempt, error=text):
+            case e.JobFailed(queue=queue, id=id_, label=label, outcome=outcome, attempt=attempt, error=text):
                 tell = log.error if outcome == "fail" else log.warning
                 tell(
                     "Job failed" if outcome == "fail" else "Job will be retried",
                     queue=queue,
                     id=id_,
+                    label=label,
                     attempt=attempt,
                     error=text,
                 )
@@ -110,6 +122,17 @@ class EventLog:
                     queue=queue,
                     count=count,
                 )
+            case e.EngineStarted(queue=queue, fast_polling=fast_polling, interval_s=interval_s):
+                name = _NAMES.get(queue, queue)
+                log.info(
+                    f"{name} workflow started (fast_polling={fast_polling}, interval={interval_s:g}s)", queue=queue
+                )
+            case _:
+                self._beyond_queues(event)
+
+    def _beyond_queues(self, event: e.Event) -> None:
+        log = self._log
+        match event:
             case e.SessionOpened(key=session, backend_pid=pid, recovered_s=recovered_s):
                 log.info("Session opened", session=session, backend_pid=pid, recovered_s=_rounded(recovered_s))
             case e.SessionClosed(reason=reason, retry_s=retry_s):
@@ -134,11 +157,6 @@ class EventLog:
                 for key, problem in invalid.items() - self._invalid.items():  # it is read at each safety poll
                     log.error("Configuration value not in force", key=key, problem=problem)
                 self._invalid = invalid
-            case e.EngineStarted(queue=queue, fast_polling=fast_polling, interval_s=interval_s):
-                name = _NAMES.get(queue, queue)
-                log.info(
-                    f"{name} workflow started (fast_polling={fast_polling}, interval={interval_s:g}s)", queue=queue
-                )
             case e.Stopping(stage=stage, active=active):
                 text = (
                     "Stopping: waiting for running handlers" if stage == 1 else "Stopping: cancelling what still runs"

@@ -21,15 +21,22 @@ OUTCOMES = ("complete", "retry", "snooze", "fail", "release")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # A `_created` time beside every counter and histogram: twice the families, and no question that it answers.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
     """One process's metrics in a registry of their own."""
 
     def __init__(self, queues: Iterable[str]) -> None:
-        self.registry = r = CollectorRegistry()
-        ProcessCollector(registry=r)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._make_queue_metrics(self.registry)
+        self._make_api_metrics(self.registry)
+        self._make_process_metrics(self.registry)
+        for queue in queues:
+            self._show_queue(queue)
+
+    def _make_queue_metrics(self, r: CollectorRegistry) -> None:
         q = ["queue"]
         self._wakes = Counter("listener_wakes", "Times a dispatcher woke, by reason", [*q, "reason"], registry=r)
         self._checks = Counter(
@@ -64,6 +71,8 @@ class Metrics:
         )
         self._failed = Gauge("listener_queue_failed", "Rows that failed for good (status Failed)", q, registry=r)
         self._active = Gauge("listener_active_operations", "Handler calls running in this process", q, registry=r)
+
+    def _make_api_metrics(self, r: CollectorRegistry) -> None:
         api = ["connector", "account"]
         self._requests = Counter(
             "listener_api_requests",
@@ -87,6 +96,8 @@ class Metrics:
         self._paused = Gauge(
             "listener_connector_paused", "1 while the account is paused for all replicas", api, registry=r
         )
+
+    def _make_process_metrics(self, r: CollectorRegistry) -> None:
         self._version = Gauge(
             "listener_config_version", "Times this process has read the live configuration", registry=r
         )
@@ -110,8 +121,6 @@ class Metrics:
         self._pool_errors = Gauge(
             "listener_pool_connection_errors", "Failed attempts to connect since the process started", registry=r
         )
-        for queue in queues:
-            self._show_queue(queue)
 
     def _show_queue(self, queue: str) -> None:
         """Make the series exist at 0: an absent series and a quiet one must not look the same."""

@@ -15,7 +15,11 @@ from listener.obs.operations import Operations
 
 
 class Figures:
-    """Reads the process and its database. configuration: gives version and invalid keys, as `/readyz` shows them."""
+    """Reads the process and its database.
+
+    configuration: gives version and invalid keys, as `/readyz` shows them. accounts: (connector, account) that this
+    process works with; another key's pause is not its affair. troubles: queue → why it could not be looked at.
+    """
 
     def __init__(
         self,
@@ -27,6 +31,8 @@ class Figures:
         operations: Operations,
         *,
         configuration: Callable[[], dict[str, Any]],
+        accounts: frozenset[tuple[str, str]],
+        troubles: Callable[[], dict[str, str]],
     ) -> None:
         self._pool = pool
         self._tables = tables
@@ -35,6 +41,8 @@ class Figures:
         self._metrics = metrics
         self._operations = operations
         self._configuration = configuration
+        self._accounts = accounts
+        self._troubles = troubles
 
     async def metrics(self) -> bytes:
         """Return the exposition text, with gauges read from the database now."""
@@ -49,7 +57,7 @@ class Figures:
                     failed=depth.failed,
                     oldest_pending_s=depth.oldest_pending_s,
                 )
-            for budget in await read_budgets(self._pool):
+            for budget in await self._budgets():
                 self._metrics.show_budget(budget)
         except DatabaseError:
             # not swallowed: the session gauge and /readyz tell it; an old figure would be a lie
@@ -66,12 +74,18 @@ class Figures:
         }
         try:
             self._require_session()
-            parts["connectors"] = {
-                f"{b['connector']} {b['account']}": _connector(b) for b in await read_budgets(self._pool)
-            }
+            parts["connectors"] = {f"{b['connector']} {b['account']}": _connector(b) for b in await self._budgets()}
         except DatabaseError as error:
             parts["database"] = {"status": "down", "detail": str(error)}
-        return parts["database"]["status"] == "ok" and self._supervisor.state == "connected", parts
+        troubles = self._troubles()
+        parts["queues"] = {
+            table.queue.name: {"status": "trouble", "detail": troubles[table.queue.name]}
+            if table.queue.name in troubles
+            else {"status": "ok"}
+            for table in self._tables
+        }
+        is_ready = parts["database"]["status"] == "ok" and self._supervisor.state == "connected" and not troubles
+        return is_ready, parts
 
     def pool(self) -> dict[str, Any]:
         """Return the pool's figures; it has no overflow: `max` is the limit."""
@@ -108,6 +122,9 @@ class Figures:
             for table in self._tables
         ]
 
+    async def _budgets(self) -> list[dict[str, Any]]:
+        return [b for b in await read_budgets(self._pool) if (b["connector"], b["account"]) in self._accounts]
+
     def _require_session(self) -> None:
         """Say at once that the database is away: the pool would wait 10 s for it, as long as a scrape may take."""
         if self._supervisor.state not in ("connected", "stopping"):
@@ -116,7 +133,7 @@ class Figures:
 
 def _connector(budget: dict[str, Any]) -> dict[str, Any]:
     if not budget["is_paused"]:
-        return {"status": "ok", "calls_left": budget["remaining"]}
+        return {"status": "ok", "calls_left": budget["remaining"] if budget["is_limited"] else None}
     return {
         "status": "paused",
         "reason": budget["pause_reason"],

@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS api_budgets (
     window_s double precision NOT NULL,
     rate_window bigint NOT NULL DEFAULT 0,
     remaining integer NOT NULL,
-    resets_at timestamptz NOT NULL DEFAULT '-infinity',
+    resets_at timestamptz NOT NULL DEFAULT to_timestamp(0),
     paused_until timestamptz,
     pause_reason text,
     pause_message text,

@@ -141,11 +141,12 @@ SELECT count(*) AS rows FROM released;
 SELECT pg_notify('listener_wake', {table_name});
 
 -- name: waiting
--- Due rows, counted up to %(most)s: enough for a person, and bounded for the database. Hops like the claim.
+-- Due rows, counted up to %(most)s: enough for a person, and bounded for the database. Hops like the claim; the array
+-- keeps the index's first column in the condition, as the row comparison does there.
 WITH RECURSIVE priorities AS (
-    (SELECT priority FROM {table} WHERE status = 'Pending' ORDER BY status, priority LIMIT 1)
+    (SELECT 'Pending'::text AS status, priority FROM {table} WHERE status = 'Pending' ORDER BY status, priority LIMIT 1)
     UNION ALL
-    SELECT (SELECT later.priority FROM {table} AS later
+    SELECT priorities.status, (SELECT later.priority FROM {table} AS later
             WHERE later.status = 'Pending' AND (later.status, later.priority) > ('Pending', priorities.priority)
             ORDER BY later.status, later.priority LIMIT 1)
     FROM priorities WHERE priorities.priority IS NOT NULL
@@ -153,8 +154,8 @@ WITH RECURSIVE priorities AS (
 SELECT count(*) AS waiting FROM (
     SELECT FROM priorities CROSS JOIN LATERAL (
         SELECT FROM {table} AS q
-        WHERE q.status = 'Pending' AND (q.status, q.priority) >= ('Pending', priorities.priority)
-          AND (q.status, q.priority, q.scheduled_at) <= ('Pending', priorities.priority, now())
+        WHERE q.status = 'Pending' AND q.status = ANY (ARRAY[priorities.status])
+          AND q.priority = priorities.priority AND q.scheduled_at <= now()
         LIMIT %(most)s
     ) AS due
     WHERE priorities.priority IS NOT NULL

@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 import pytest
 from conftest import Database
+from waiting import until_async
 
 from listener.core.budget import Permit, RateHeaders, Refusal
 from listener.core.events import ConnectorPaused, ConnectorResumed, Event
@@ -101,6 +102,31 @@ async def test_concurrent_takers_never_get_more_than_the_limit_of_a_window(accou
         windows.append(permits[0].window)
         account.set(resets_at="clock_timestamp()")  # the window runs out
     assert windows == [1, 2, 3]
+
+
+async def test_takers_who_queue_for_the_row_see_what_the_one_before_took(account: Account, database: Database) -> None:
+    """Forced: all of them have read the row before the first one may change it."""
+    processes = [account.process(limit=2) for _ in range(3)]
+    await taken(processes[0])
+    for process in processes:
+        process._is_known = True
+    answers: list[Permit | Refusal] = []
+
+    async def take_all() -> None:
+        answers.extend(await take_at_once(processes, 6))
+
+    def queued() -> int:
+        waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        return len(database.execute(waiting))
+
+    holder = database.connect(autocommit=False)
+    holder.execute("SELECT FROM api_budgets FOR UPDATE")
+    async with anyio.create_task_group() as group:
+        group.start_soon(take_all)
+        await until_async(lambda: queued() == 6, what="six takers that wait for the row")
+        holder.rollback()
+
+    assert sum(isinstance(answer, Permit) for answer in answers) == 1
 
 
 async def test_a_call_that_was_not_made_is_there_for_the_next(account: Account) -> None:
@@ -235,7 +261,7 @@ async def test_the_window_that_the_api_calls_spent_ends_with_the_pause_it_asked_
     assert account.get("remaining") == 0
     assert (await refused(budget)).reason == "throttled"
 
-    account.set(paused_until="clock_timestamp()", resets_at="resets_at - (paused_until - clock_timestamp())")
+    account.set(paused_until="clock_timestamp()")  # a person knows better
 
     probe = await taken(budget)
     assert probe.probe
@@ -255,7 +281,7 @@ async def test_headers_correct_the_window_downwards_only(account: Account) -> No
     assert account.get("remaining") == 3, "somebody else uses the key"
     assert 4.0 < account.get("extract(epoch FROM resets_at - clock_timestamp())::float8") <= 5.0 + RESET_MARGIN_S
 
-    await budget.report_ok(permit, RateHeaders(remaining=30, reset_s=6.0))
+    await budget.report_ok(permit, RateHeaders(remaining=30, reset_s=5.0))
     assert account.get("remaining") == 3
 
 
@@ -269,6 +295,22 @@ async def test_a_window_that_began_there_before_it_ended_here_is_adopted(account
     assert account.get("remaining") == 38
     assert account.get("rate_window") == permit.window + 1
     assert account.get("extract(epoch FROM resets_at - clock_timestamp())::float8") > 58.0
+
+
+@pytest.mark.parametrize("early_s", [0.5, 20.0])
+async def test_a_window_that_ends_later_there_is_stretched_here_but_not_filled_up(
+    account: Account, early_s: float
+) -> None:
+    """Otherwise two of our windows would lie in one of theirs."""
+    budget = account.process()
+    permit = await taken(budget)
+    account.set(resets_at=f"clock_timestamp() + interval '{59 - early_s} s'", remaining="30")
+
+    await budget.report_ok(permit, RateHeaders(remaining=39, reset_s=58.0))
+
+    assert account.get("(remaining, rate_window)::text") == "(30,1)"
+    left_s = account.get("extract(epoch FROM resets_at - clock_timestamp())::float8")
+    assert 58.0 < left_s + 0.5 <= 58.0 + RESET_MARGIN_S + 0.5
 
 
 async def test_a_stale_reply_of_an_older_window_changes_nothing(account: Account) -> None:

@@ -1,4 +1,4 @@
-"""Cut every statement of the gateways at every step of the event loop: what was committed is always in somebody's hands.
+"""Cut every statement of the gateways at every turn of the event loop: what was committed is in somebody's hands.
 
 Each case runs whole once, with a hook that counts the turns the event loop takes; then once for each of these turns,
 cancelled exactly there from outside. A cancelled caller may get a result or a cancellation, but after either no
@@ -79,7 +79,10 @@ async def cut(call: Callable[[], Awaitable[Any]], cut_at: int | None) -> tuple[l
 async def settle_down(database: Database, pool: Pool) -> None:
     """Nothing of a cut call is left: the pool is whole, the server idle, and both work on."""
     await until_async(
-        lambda: pool.stats()["pool_available"] == pool.stats()["pool_size"] >= 1 and not pool.stats().get("requests_waiting"),
+        lambda: (
+            pool.stats()["pool_available"] == pool.stats()["pool_size"] >= 1
+            and not pool.stats().get("requests_waiting")
+        ),
         what="all connections to be back",
     )
     states = database.execute(
@@ -140,7 +143,7 @@ async def test_the_sweep_reaches_into_the_statement(database: Database) -> None:
         insert(database, 3)
         table = QueueTable(pool, UPLOAD)
         _, turns = await cut(lambda: table.claim(limit=3, session_key=SESSION), None)
-        results, _ = await cut(lambda: table.waiting(), turns // 2)
+        results, _ = await cut(table.waiting, turns // 2)
     assert turns >= 4
     assert results == [0]
 
@@ -155,7 +158,8 @@ async def test_cut_by_a_deadline_while_the_server_works(database: Database, name
         jobs = [] if name == "claim" else (await table.claim(limit=3, session_key=SESSION)).jobs
         await settle_down(database, pool)
         database.execute(
-            """CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;
+            """CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END $$;
                CREATE TRIGGER slow AFTER UPDATE ON orders_inbox FOR EACH STATEMENT EXECUTE FUNCTION slow()"""
         )
         results: list[Any] = []
@@ -184,11 +188,14 @@ async def test_a_task_group_that_falls_apart_cuts_nothing(database: Database) ->
             await until_async(lambda: len(taken) >= 10, what="some claims")
             raise ZeroDivisionError
 
-        with pytest.raises(ExceptionGroup):
+        async def fall_apart() -> None:
             async with anyio.create_task_group() as group:
                 for _ in range(10):
                     group.start_soon(work)
                 group.start_soon(fail)
+
+        with pytest.raises(ExceptionGroup):
+            await fall_apart()
         await settle_down(database, pool)
 
     claimed = {row["id"] for row in read_all(database) if row["status"] == "Processing"}
@@ -199,8 +206,8 @@ async def test_a_claim_whose_reply_was_lost_is_given_back(database: Database) ->
     """The connection is cut after the commit: the caller cannot know, the strays' release can."""
     insert(database, 3)
     database.execute(
-        """CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid());
-           RETURN NULL; END $$;
+        """CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
            CREATE CONSTRAINT TRIGGER cut AFTER UPDATE ON orders_inbox DEFERRABLE INITIALLY DEFERRED
            FOR EACH ROW WHEN (NEW.status = 'Processing') EXECUTE FUNCTION cut()"""
     )
@@ -229,7 +236,9 @@ BUDGET_CALLS: dict[str, Callable[[ApiBudget, Permit], Awaitable[Any]]] = {
 async def test_budget_cut_at_every_turn_of_the_event_loop(database: Database, name: str) -> None:
     """A call that returned has its effect in the row, one that was cancelled has none."""
     async with open_pool(database) as pool:
-        budget = ApiBudget(pool, lambda _event: None, connector="shipstation", account="a", call_limit=40, window_s=60.0)
+        budget = ApiBudget(
+            pool, lambda _event: None, connector="shipstation", account="a", call_limit=40, window_s=60.0
+        )
         await settle_down(database, pool)
 
         async def once(turn: int | None) -> int:

@@ -1,6 +1,11 @@
-"""The command line as a person and a script use it: real processes, their output, their exit codes."""
+"""The command line as a person and a script use it: output, exit codes, and one clear line for each problem.
+
+Every command runs as a process of its own at least once. A start costs a second or more of CPU, so the tables of wrong
+input `call` the same entry point in this process.
+"""
 
 import json
+import logging
 import os
 import re
 import select
@@ -8,8 +13,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,13 +22,16 @@ from urllib.request import urlopen
 
 import psycopg
 import pytest
+import structlog
 from conftest import Database
 from waiting import until
 
 from e2e.service import Orders, Services
+from listener.cli import main
 from listener.db.embedded import Cluster
 
 Done = subprocess.CompletedProcess[str]
+Call = Callable[..., Done]
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -34,6 +42,31 @@ def commands(tmp_path: Path) -> Services:
     group = Services("", "http://127.0.0.1:9", tmp_path)
     del group.environ["DATABASE_URL"]
     return group
+
+
+@pytest.fixture
+def call(commands: Services, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """The entry point of the console script, here."""
+
+    def call(*arguments: str, **environ: str) -> Done:
+        for name in os.environ:
+            if name.startswith(("DATABASE_URL", "LISTENER_", "SHIPSTATION_")):
+                monkeypatch.delenv(name)
+        for name, value in {**commands.environ, **environ}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(commands.folder)
+        monkeypatch.setattr(sys, "argv", ["listener", *arguments])
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        else:
+            code = 0
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return call
 
 
 def problems(done: Done, code: int) -> list[str]:
@@ -99,14 +132,14 @@ def free_port() -> int:
 # migrate
 
 
-def test_migrate_brings_an_empty_database_up_to_date(empty_database: Database, commands: Services) -> None:
+def test_migrate_brings_an_empty_database_up_to_date(empty_database: Database, commands: Services, call: Call) -> None:
     """--status tells before and after, --dry-run changes nothing, and a second run finds nothing to do."""
     url = {"DATABASE_URL": empty_database.url}
     pending = commands.run("migrate", "--status", **url)
     assert pending.returncode == FAILED, "a script sees that something is pending"
     assert {line.split()[0] for line in pending.stdout.splitlines()} == {"pending"}
 
-    dry = commands.run("migrate", "--dry-run", **url)
+    dry = call("migrate", "--dry-run", **url)
     assert dry.returncode == DONE
     assert "CREATE TABLE" in dry.stdout
     assert empty_database.execute("SELECT to_regclass('orders_inbox')") == [(None,)]
@@ -116,16 +149,18 @@ def test_migrate_brings_an_empty_database_up_to_date(empty_database: Database, c
     count = len(pending.stdout.splitlines())
     assert first.stdout.splitlines()[-1] == f"schema public: {count} applied, 0 unchanged"
 
-    again = commands.run("migrate", **url)
+    again = call("migrate", **url)
     assert again.stdout == f"schema public: 0 applied, {count} unchanged\n"
 
-    status = commands.run("migrate", "--status", **url)
+    status = call("migrate", "--status", **url)
     assert status.returncode == DONE
     assert all(re.fullmatch(r"applied\s+\w+\s+\S+\s+\d{4}-.*", line) for line in status.stdout.splitlines())
-    assert "is up to date" in commands.run("migrate", "--dry-run", **url).stdout
+    assert "is up to date" in call("migrate", "--dry-run", **url).stdout
 
 
-def test_the_dry_run_is_a_script_that_psql_runs(empty_database: Database, commands: Services, psql: Path) -> None:
+def test_the_dry_run_is_a_script_that_psql_runs(
+    empty_database: Database, commands: Services, call: Call, psql: Path
+) -> None:
     """What a careful operator reads first is what would have run."""
     url = {"DATABASE_URL": empty_database.url}
     script = commands.run("migrate", "--dry-run", **url).stdout
@@ -135,18 +170,19 @@ def test_the_dry_run_is_a_script_that_psql_runs(empty_database: Database, comman
         check=True,
         capture_output=True,
     )
-    assert commands.run("migrate", "--status", **url).returncode == DONE
+    assert call("migrate", "--status", **url).returncode == DONE
 
 
-def test_migrate_uses_the_schema_it_is_told(empty_database: Database, commands: Services) -> None:
+def test_migrate_uses_the_schema_it_is_told(empty_database: Database, call: Call) -> None:
     url = {"DATABASE_URL": empty_database.url, "LISTENER_SCHEMA": "shop"}
-    assert commands.run("migrate", **url).returncode == DONE
-    assert empty_database.execute("SELECT to_regclass('shop.orders_inbox')::text, to_regclass('public.orders_inbox')")
-    assert commands.run("status", **url).returncode == DONE
+    assert call("migrate", **url).returncode == DONE
+    tables = "SELECT to_regclass('shop.orders_inbox') IS NULL, to_regclass('public.orders_inbox') IS NULL"
+    assert empty_database.execute(tables) == [(False, True)]
+    assert call("status", **url).returncode == DONE
 
 
-def test_migrate_takes_one_option_of_the_two(database: Database, commands: Services) -> None:
-    done = commands.run("migrate", "--status", "--dry-run", DATABASE_URL=database.url)
+def test_migrate_takes_one_option_of_the_two(database: Database, call: Call) -> None:
+    done = call("migrate", "--status", "--dry-run", DATABASE_URL=database.url)
     assert "exclude each other" in problem(done, WRONG_USAGE)
 
 
@@ -197,22 +233,18 @@ def test_retry_puts_rows_back_to_work(listeners: Services, orders: Orders, datab
 
     one = listeners.run("retry", "upload", "--id", str(first))
     assert (one.returncode, one.stdout) == (DONE, "1 orders put back to Pending\n")
-    until(
-        lambda: orders.counts() == {"Uploaded": 2, "Failed": 2}, deadline_s=14, what="the retried order, before a poll"
-    )
+    until(lambda: orders.counts() == {"Uploaded": 2, "Failed": 2}, deadline_s=14, what="the retried order")
 
     rest = listeners.run("retry", "upload", "--failed")
     assert (rest.returncode, rest.stdout) == (DONE, "2 orders put back to Pending\n")
     until(lambda: orders.counts() == {"Uploaded": 4}, deadline_s=14, what="the other two")
 
-    none = listeners.run("retry", "upload", "--failed")
-    assert (none.returncode, none.stdout) == (DONE, "0 orders put back to Pending\n")
     assert service.stop() == 0
 
 
-def test_retry_names_the_ids_that_it_left_alone(database: Database, orders: Orders, commands: Services) -> None:
+def test_retry_names_the_ids_that_it_left_alone(database: Database, orders: Orders, call: Call) -> None:
     orders.insert(1)
-    done = commands.run("retry", "upload", "--id", "1", "--id", "77", DATABASE_URL=database.url)
+    done = call("retry", "upload", "--id", "1", "--id", "77", DATABASE_URL=database.url)
     assert problem(done, FAILED) == "not retried, because not Failed or done: 1, 77"
     assert done.stdout == "0 orders put back to Pending\n"
 
@@ -225,8 +257,8 @@ def test_retry_names_the_ids_that_it_left_alone(database: Database, orders: Orde
         (["upload", "--id", "1", "--failed"], "--id N"),
     ],
 )
-def test_retry_says_what_is_missing(arguments: list[str], words: str, commands: Services) -> None:
-    assert words in problem(commands.run("retry", *arguments, DATABASE_URL="postgresql://127.0.0.1:1/x"), WRONG_USAGE)
+def test_retry_says_what_is_missing(arguments: list[str], words: str, call: Call) -> None:
+    assert words in problem(call("retry", *arguments, DATABASE_URL="postgresql://127.0.0.1:1/x"), WRONG_USAGE)
 
 
 # wrong usage
@@ -245,8 +277,8 @@ def test_retry_says_what_is_missing(arguments: list[str], words: str, commands: 
         ["sandbox", "--limit", "-1"],
     ],
 )
-def test_wrong_usage_is_told_without_a_traceback(arguments: list[str], commands: Services) -> None:
-    done = commands.run(*arguments)
+def test_wrong_usage_is_told_without_a_traceback(arguments: list[str], call: Call) -> None:
+    done = call(*arguments)
     assert done.returncode == WRONG_USAGE
     assert "Usage:" in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("Error")]) == 1
@@ -254,16 +286,22 @@ def test_wrong_usage_is_told_without_a_traceback(arguments: list[str], commands:
     assert done.stdout == ""
 
 
-def test_help_lists_every_command(commands: Services) -> None:
-    done = commands.run("--help")
+def test_wrong_usage_ends_a_process_with_2(commands: Services) -> None:
+    done = commands.run("serve")
+    assert (done.returncode, done.stdout) == (WRONG_USAGE, "")
+    assert "No such command 'serve'" in done.stderr
+
+
+def test_help_lists_every_command(call: Call) -> None:
+    done = call("--help")
     assert done.returncode == DONE
     for command in ("run", "migrate", "status", "retry", "demo", "sandbox"):
         assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
 
 
 @pytest.mark.parametrize("listen", ["8090", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:99999", ":80"])
-def test_sandbox_wants_host_and_port(listen: str, commands: Services) -> None:
-    assert "expected host:port" in problem(commands.run("sandbox", "--listen", listen), WRONG_USAGE)
+def test_sandbox_wants_host_and_port(listen: str, call: Call, quiet_logging: None) -> None:
+    assert "expected host:port" in problem(call("sandbox", "--listen", listen), WRONG_USAGE)
 
 
 # demo and sandbox
@@ -300,7 +338,20 @@ def test_sandbox_serves_until_interrupted(commands: Services) -> None:
         assert (code, err) == (INTERRUPTED, "")
 
 
-# errors: settings
+# wrong settings
+
+
+@pytest.fixture
+def quiet_logging() -> Iterator[None]:
+    """Commands that set up logging in this process leave it as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("psycopg.pool").setLevel(logging.NOTSET)
+    structlog.reset_defaults()
+
 
 SETTINGS = {"DATABASE_URL": "postgresql://127.0.0.1:1/x"}
 
@@ -320,9 +371,9 @@ SETTINGS = {"DATABASE_URL": "postgresql://127.0.0.1:1/x"}
         ({"LISTENER_POOL_MIN": "9"}, "LISTENER_POOL_MIN is 9, above LISTENER_POOL_MAX (4)"),
     ],
 )
-def test_a_wrong_setting_is_one_line(environ: dict[str, str], words: str, commands: Services) -> None:
+def test_a_wrong_setting_is_one_line(environ: dict[str, str], words: str, call: Call, quiet_logging: None) -> None:
     """Said before anything was started: not even a log line comes first."""
-    done = commands.run("run", **{**SETTINGS, **environ})
+    done = call("run", **{**SETTINGS, **environ})
     assert words in problem(done, WRONG_USAGE)
     assert len(done.stderr.splitlines()) == 1
 
@@ -337,16 +388,16 @@ def test_all_wrong_settings_are_told_at_once(commands: Services) -> None:
     ]
 
 
-def test_a_port_in_use_is_told_with_the_cure(commands: Services) -> None:
+def test_a_port_in_use_is_told_with_the_cure(call: Call, commands: Services, quiet_logging: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         run = problem(commands.run("run", **SETTINGS, LISTENER_HTTP=address), WRONG_USAGE)
-        sandbox = problem(commands.run("sandbox", "--listen", address), WRONG_USAGE)
+        sandbox = problem(call("sandbox", "--listen", address), WRONG_USAGE)
     assert run == f"cannot listen on {address}: Address already in use; set LISTENER_HTTP to a free address"
     assert sandbox == f"cannot listen on {address}: Address already in use; choose another address with --listen"
 
 
-# errors: the database
+# trouble with the database
 
 ONE_SHOT = [["status"], ["status", "--json"], ["migrate"], ["migrate", "--status"], ["retry", "upload", "--failed"]]
 
@@ -360,22 +411,22 @@ def in_place(url: str, **parts: Any) -> str:
 
 
 @pytest.mark.parametrize("arguments", ONE_SHOT, ids=" ".join)
-def test_a_closed_port_is_one_line(arguments: list[str], commands: Services) -> None:
+def test_a_closed_port_is_one_line(arguments: list[str], call: Call) -> None:
     port = free_port()
-    done = commands.run(*arguments, DATABASE_URL=f"postgresql://u@127.0.0.1:{port}/shop")
+    done = call(*arguments, DATABASE_URL=f"postgresql://u@127.0.0.1:{port}/shop")
     assert f"nothing accepts connections at 127.0.0.1:{port}/shop" in problem(done, FAILED)
     assert done.stdout == ""
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["migrate"]], ids=" ".join)
-def test_an_unknown_host_is_one_line(arguments: list[str], commands: Services) -> None:
-    done = commands.run(*arguments, DATABASE_URL="postgresql://u@no-such-host.invalid/shop")
+def test_an_unknown_host_is_one_line(arguments: list[str], call: Call) -> None:
+    done = call(*arguments, DATABASE_URL="postgresql://u@no-such-host.invalid/shop")
     assert "unknown host" in problem(done, FAILED)
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["migrate"]], ids=" ".join)
-def test_an_unknown_database_is_one_line(arguments: list[str], database: Database, commands: Services) -> None:
-    done = commands.run(*arguments, DATABASE_URL=in_place(database.url, database="nowhere"))
+def test_an_unknown_database_is_one_line(arguments: list[str], database: Database, call: Call) -> None:
+    done = call(*arguments, DATABASE_URL=in_place(database.url, database="nowhere"))
     assert re.search(r"the database \S+/nowhere does not exist: create it", problem(done, FAILED))
 
 
@@ -396,52 +447,55 @@ def strict_server(own_cluster: Cluster) -> str:
             return True
         return False
 
-    until(asks, what="the new access rules")
+    until(asks, deadline_s=30, what="the new access rules")
     return address
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["migrate"]], ids=" ".join)
-def test_a_wrong_password_is_one_line(arguments: list[str], strict_server: str, commands: Services) -> None:
-    done = commands.run(*arguments, DATABASE_URL=in_place(strict_server, password="not-this-one"))
-    line = problem(done, FAILED)
-    assert "refuses the login" in line
-    assert "correct user and password" in line
-    assert "not-this-one" not in line
+def test_a_wrong_password_is_one_line(strict_server: str, call: Call, commands: Services) -> None:
+    """Also for the service: no waiting mends it."""
+    url = {"DATABASE_URL": in_place(strict_server, password="not-this-one")}
+    for done in (call("status", **url), call("migrate", **url), commands.run("run", **url)):
+        line = problem(done, FAILED)
+        assert "refuses the login" in line
+        assert "correct user and password" in line
+        assert "not-this-one" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["retry", "upload", "--failed"], ["run"]], ids=" ".join)
-def test_a_role_without_rights_is_one_line(arguments: list[str], database: Database, commands: Services) -> None:
+def test_a_role_without_rights_is_one_line(database: Database, call: Call, commands: Services) -> None:
     role = f"weak_{database.name}"
     database.execute(f"CREATE ROLE {role} LOGIN")
+    url = {"DATABASE_URL": in_place(database.url, user=role)}
     try:
-        done = commands.run(*arguments, DATABASE_URL=in_place(database.url, user=role))
+        ended = [call("status", **url), call("retry", "upload", "--failed", **url), commands.run("run", **url)]
     finally:
         database.execute(f"DROP ROLE {role}")
-    line = problem(done, FAILED)
-    assert "not permitted in" in line
-    assert "permission denied for" in line
-    assert "grant the right" in line
+    for done in ended:
+        line = problem(done, FAILED)
+        assert "not permitted in" in line
+        assert "permission denied for" in line
+        assert "grant the right" in line
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["retry", "upload", "--failed"]], ids=" ".join)
 def test_a_database_that_was_never_migrated_is_one_line(
-    arguments: list[str], empty_database: Database, commands: Services
+    arguments: list[str], empty_database: Database, call: Call
 ) -> None:
-    done = commands.run(*arguments, DATABASE_URL=empty_database.url)
+    done = call(*arguments, DATABASE_URL=empty_database.url)
     assert re.fullmatch(r"schema public of \S+ was never migrated: run `listener migrate`", problem(done, FAILED))
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["run"], ["migrate"]], ids=" ".join)
-def test_a_newer_database_is_one_line(arguments: list[str], database: Database, commands: Services) -> None:
+def test_a_newer_database_is_one_line(database: Database, call: Call, commands: Services) -> None:
     database.execute(
         "INSERT INTO listener_migrations (name, kind, checksum) VALUES ('migrations/9999_later.sql', 'migration', 'x')"
     )
-    line = problem(commands.run(*arguments, DATABASE_URL=database.url), FAILED)
-    assert "is newer than this code, which does not know migrations/9999_later.sql" in line
-    assert "install the newer order-listener" in line
+    url = {"DATABASE_URL": database.url}
+    for done in (call("status", **url), call("migrate", **url), commands.run("run", **url)):
+        line = problem(done, FAILED)
+        assert "is newer than this code, which does not know migrations/9999_later.sql" in line
+        assert "install the newer order-listener" in line
 
 
-# errors: `listener run` ends where no waiting helps, and waits where it does
+# `listener run` ends where no waiting helps, and waits where it does
 
 
 def test_run_waits_for_a_database_that_is_away_and_says_so(commands: Services) -> None:
@@ -456,38 +510,15 @@ def test_run_waits_for_a_database_that_is_away_and_says_so(commands: Services) -
         service.close()
 
 
-RETRIED = "db/call.py takes every connection error without SQLSTATE for a passing one"
-
-
-@pytest.mark.xfail(strict=True, reason=RETRIED, raises=subprocess.TimeoutExpired)
 def test_run_ends_when_the_database_does_not_exist(database: Database, commands: Services) -> None:
-    done = ended_run(commands, in_place(database.url, database="nowhere"))
+    done = commands.run("run", DATABASE_URL=in_place(database.url, database="nowhere"))
     assert "/nowhere does not exist: create it" in problem(done, FAILED)
-
-
-@pytest.mark.xfail(strict=True, reason=RETRIED, raises=subprocess.TimeoutExpired)
-def test_run_ends_when_the_password_is_wrong(strict_server: str, commands: Services) -> None:
-    done = ended_run(commands, in_place(strict_server, password="not-this-one"))
-    assert "refuses the login" in problem(done, FAILED)
-    assert "not-this-one" not in done.stderr
 
 
 @pytest.mark.xfail(strict=True, reason="db/session.py takes a key before anybody looks whether the schema is there")
 def test_run_ends_when_the_schema_was_never_migrated(empty_database: Database, commands: Services) -> None:
-    done = ended_run(commands, empty_database.url)
+    done = commands.run("run", DATABASE_URL=empty_database.url)
     assert re.fullmatch(r"schema public of \S+ was never migrated: run `listener migrate`", problem(done, FAILED))
-
-
-def ended_run(group: Services, url: str) -> Done:
-    """`listener run` that ought to end by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "listener", "run"],
-        env={**group.environ, "DATABASE_URL": url},
-        cwd=group.folder,
-        capture_output=True,
-        text=True,
-        timeout=12,
-    )
 
 
 # Ctrl-C
@@ -503,13 +534,14 @@ def silent_server() -> Iterator[str]:
 def is_connected_to(url: str, process: Any) -> bool:
     """Look into /proc: has the process a connection to that port?"""
     port = f"{urlsplit(url).port:04X}"
-    text = Path(f"/proc/{process.pid}/net/tcp").read_text()
-    inodes = {line.split()[9] for line in text.splitlines()[1:] if line.split()[2].endswith(f":{port}")}
-    links = (os.readlink(f"/proc/{process.pid}/fd/{name}") for name in os.listdir(f"/proc/{process.pid}/fd"))
-    return any(link.removeprefix("socket:[").removesuffix("]") in inodes for link in links)
+    lines = [line.split() for line in Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{fields[9]}]" for fields in lines if fields[2].endswith(f":{port}")}
+    with suppress(FileNotFoundError):  # one that is closed while we look
+        return any(str(link.readlink()) in sockets for link in Path(f"/proc/{process.pid}/fd").iterdir())
+    return False
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["migrate"], ["retry", "upload", "--failed"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["status"], ["migrate"]], ids=" ".join)
 def test_ctrl_c_ends_a_command_that_hangs(arguments: list[str], commands: Services) -> None:
     with silent_server() as url, started(commands, *arguments, DATABASE_URL=url) as process:
         until(lambda: is_connected_to(url, process), deadline_s=30, what="the connection that nobody answers")

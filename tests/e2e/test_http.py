@@ -115,9 +115,9 @@ def test_pool_tells_sizes_use_and_waiting(service: Service) -> None:
 
 def test_operations_and_queues_show_what_runs(service: Service, town: World) -> None:
     """While an upload is under way it is listed, counted, and its rows are processing; afterwards nothing is."""
-    town.api.fault({"latency_s": 3})
+    town.api.fault({"latency_s": 5})
     town.orders.insert(4, prefix="slow")
-    running = until(lambda: ask(service, "/api/v1/operations").json["data"], what="a running operation")
+    running = until(lambda: ask(service, "/api/v1/operations").json["data"], deadline_s=30, what="a running operation")
     pool = ask(service, "/api/health/pool").json["data"]
     queues = ask(service, "/api/v1/queues").json
     town.api.fault()
@@ -207,7 +207,7 @@ def test_operations_that_run_side_by_side_are_listed_one_by_one(
 ) -> None:
     """One row a call: each is an operation of its own, with a name of its own."""
     database.execute("INSERT INTO configuration_params VALUES ('upload_batch_size', '1'), ('upload_concurrency', '3')")
-    api.fault({"latency_s": 3})
+    api.fault({"latency_s": 5})
     service = listeners.start().wait_ready()
     orders.insert(3)
     api.until_in_flight(3)
@@ -226,6 +226,7 @@ def test_secrets_are_nowhere(listeners: Services, orders: Orders, database: Any)
     orders.insert(1)
     until(
         lambda: any(part["status"] == "paused" for part in ask(service, "/readyz").json["connectors"].values()),
+        deadline_s=30,
         what="the pause after the refused call",
     )
     texts = {}
@@ -255,7 +256,7 @@ def test_a_paused_connector_is_shown_and_does_not_make_the_process_unready(
     def connector() -> Any:
         return ask(service, "/readyz").json["connectors"].get("shipstation …-key")
 
-    paused = until(lambda: (now := connector()) and now["status"] == "paused" and now, what="the pause")
+    paused = until(lambda: (now := connector()) and now["status"] == "paused" and now, deadline_s=30, what="the pause")
     assert paused["reason"] == "credentials"
     assert "SHIPSTATION_API_SECRET" in paused["detail"]
     assert paused["probe_in_seconds"] >= 0
@@ -279,11 +280,11 @@ def test_while_the_database_is_away_every_answer_says_so_at_once(
         service = group.start().wait_ready()
         assert ask(service, "/readyz").status == 200
         own_cluster.stop("immediate")
-        reply = until(lambda: (now := ask(service, "/readyz")).status == 503 and now, what="503")
+        reply = until(lambda: (now := ask(service, "/readyz")).status == 503 and now, deadline_s=30, what="503")
         parts = reply.json
         assert parts["status"] == "not ready"
         assert parts["database"]["status"] == "down"
-        assert parts["database"]["detail"]
+        assert parts["database"]["detail"].startswith("no database session: "), "the pool was asked, and waited"
         assert parts["session"]["status"] == "reconnecting"
         assert parts["connectors"] is None, "not known now"
         assert parts["configuration"]["version"] >= 1
@@ -291,6 +292,7 @@ def test_while_the_database_is_away_every_answer_says_so_at_once(
         assert ask(service, "/api/health/pool").status == 200
         queues = ask(service, "/api/v1/queues")
         assert (queues.status, queues.code) == (503, "database_unavailable")
+        assert queues.json["error"]["message"].startswith("no database session: ")
         now = Exposition(ask(service, "/metrics").text)
         assert now.value("listener_session_connected") == 0
         assert now.value("listener_queue_pending", queue="upload") is None

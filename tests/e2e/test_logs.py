@@ -38,7 +38,7 @@ def stopped(town: World) -> Service:
         town.orders.wait_uploaded(5 * wave)
         until(lambda n=wave: len(service.events("queue empty")) == n, deadline_s=30, what="the empty queue's line")
         seen = len(service.events("action=skip"))
-        until(lambda n=seen: len(service.events("action=skip")) >= n + 2, deadline_s=30, what="two empty checks")
+        until(lambda n=seen: len(service.events("action=skip")) >= n + 1, deadline_s=30, what="one more empty check")
     assert service.stop() == 0
     return service
 
@@ -156,9 +156,9 @@ def test_log_level_obeys_the_configuration_of_now(town: World) -> None:
     town.configure(fast_polling_interval=1, log_level="info")
     service = town.start()
     town.configure(log_level="error")
-    wait_for_polls(service, 3)
+    wait_for_polls(service, 2)
     quiet = service.log_text
-    wait_for_polls(service, 3)
+    wait_for_polls(service, 2)
     assert service.log_text == quiet
     town.configure(log_level="info")
     until(lambda: len(service.log_text) > len(quiet), deadline_s=30, what="routine lines")
@@ -192,7 +192,7 @@ def test_garbage_on_the_http_port_does_not_spoil_the_log(town: World) -> None:
     with socket.create_connection((parts.hostname, parts.port)) as peer:
         peer.sendall(b"\x16\x03\x01 not HTTP\r\n\r\n")
         assert peer.recv(100)
-    until(lambda: service.events("Invalid HTTP request"), what="the complaint")
+    until(lambda: service.events("Invalid HTTP request"), deadline_s=30, what="the complaint")
     assert service.stop() == 0
     assert len(service.log()) == len(service.log_text.splitlines())
 
@@ -214,6 +214,7 @@ def test_operators_see_what_holds_a_connection(statement: str, is_claim: bool, t
                 for row in town.database.execute(ACTIVITY)
                 if row[1] == f"order-listener {statement}" and row[2] == "active"
             ],
+            deadline_s=30,
             what=f"{statement} in pg_stat_activity",
         )
         assert len(names) == 1

@@ -109,7 +109,7 @@ def test_checks_and_claims_agree(service: Service) -> None:
 
 def test_wakes_name_their_reasons(service: Service) -> None:
     """An operator sees whether work arrives by notification or only by the safety poll."""
-    until(lambda: scrape(service).by("reason", "listener_wakes_total").get("poll"), what="a safety poll")
+    until(lambda: scrape(service).by("reason", "listener_wakes_total").get("poll"), deadline_s=30, what="a safety poll")
     wakes = scrape(service).by("reason", "listener_wakes_total")
     assert wakes["start"] == 1
     assert 1 <= wakes["notify"] <= 3
@@ -148,10 +148,14 @@ def test_pool_gauges_show_the_pool(service: Service) -> None:
 def test_rows_that_wait_are_seen_waiting(service: Service, uploads: World) -> None:
     """With the queue switched off its depth and age grow; the switch works without a restart."""
     uploads.configure(upload_enabled=False, max_attempts="many")
-    until(lambda: scrape(service).value("listener_config_invalid") == 1, what="the new configuration")
+    until(lambda: scrape(service).value("listener_config_invalid") == 1, deadline_s=30, what="the new configuration")
     uploads.orders.insert(3, prefix="waiting")
     now = scrape(service)
     assert now.value("listener_queue_pending", queue="upload") == 3
     assert now.value("listener_queue_oldest_pending_seconds", queue="upload") > 0
     uploads.database.execute("DELETE FROM configuration_params WHERE param_key IN ('upload_enabled', 'max_attempts')")
-    until(lambda: scrape(service).value("listener_queue_pending", queue="upload") == 0, what="the three uploads")
+    until(
+        lambda: scrape(service).value("listener_queue_pending", queue="upload") == 0,
+        deadline_s=30,
+        what="the three uploads",
+    )

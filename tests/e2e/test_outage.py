@@ -164,10 +164,12 @@ def test_an_outage_is_charged_to_no_order(shop: Shop, outage: Outage) -> None:
 def assert_one_probe_per_pause(shop: Shop, outage: Outage) -> None:
     """Between two pauses lies one probe; beside the first one also the calls that were under way when it began."""
     faulty = [call["received_at"] for call in shop.calls() if call["fault"]]
-    pauses = [seconds(line) for line in shop.paused()]
+    pauses = shop.paused()
     assert len(faulty) <= (SLOTS + len(pauses) - 1) * outage.calls
-    for start, end in pairwise(pauses[1:]):
+    for pause, following in pairwise(pauses[1:]):
+        start, end = seconds(pause), seconds(following)
         assert sum(start < at < end for at in faulty) <= outage.calls
+        assert end - start > pause["for_s"] / 2, "the next pause began by a second probe, not after this one"
 
 
 def seconds(line: dict[str, Any]) -> float:

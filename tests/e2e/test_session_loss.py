@@ -149,6 +149,7 @@ def test_an_end_in_mid_settle_loses_no_row(
             assert terminate(database, victim) == 1
             if "session" in victim:  # shown at once, although the settle has not ended
                 until(lambda: service.get("/readyz")[0] == 503, what="/readyz to tell of the loss")
+                assert waiting(database, "order-listener upload settle")
         if "session" in victim:
             until_sessions(service, round_ + 2)
     ends(service, orders, api, database)

@@ -19,12 +19,12 @@ async def asleep(wake: Wake, before: Callable[[], object], poll_s: float = NEVER
     """Fall asleep, then let *before* happen; why it woke."""
     found: list[frozenset[str]] = []
 
-    async def sleep() -> None:
+    async def doze() -> None:
         found.append(await wake.wait(poll_s))
 
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
-            group.start_soon(sleep)
+            group.start_soon(doze)
             await anyio.wait_all_tasks_blocked()
             before()
     return found[0]

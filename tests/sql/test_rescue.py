@@ -8,6 +8,7 @@ import pytest
 from conftest import Database
 from psycopg import sql
 from queues import SESSION, claim, counts, engine_connection, insert, lease, read, read_all, rescue, statement
+from waiting import until
 
 from listener.db.migrate import migrate
 
@@ -42,20 +43,26 @@ def test_rows_of_a_dead_session_are_free_and_those_of_a_live_one_are_not(
 
 
 def wait_until_gone(database: Database, key: int) -> None:
-    # the server drops the lock a moment after the client's close; taking it waits for exactly that
-    with lease(database, key):
-        pass
-    while database.execute("SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s", [key]):
-        pass
+    """The server drops the lock a moment after the client has closed."""
+    until(
+        lambda: not database.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = %s", [key]),
+        what="the end of the session",
+    )
 
 
-def test_a_stuck_claim_of_a_live_session_is_freed_and_counted(database: Database, conn: psycopg.Connection[Any]) -> None:
+def test_a_stuck_claim_of_a_live_session_is_freed_and_counted(
+    database: Database, conn: psycopg.Connection[Any]
+) -> None:
     """Older than the limit although its session lives: the attempt counts, and the row says why."""
     holder = lease(database)
     insert(database, 4)
     ids = [row["job_key"] for row in claim(conn, 4)]
-    database.execute("UPDATE orders_inbox SET claimed_at = now() - interval '301 seconds' WHERE id = ANY (%s)", [ids[:2]])
-    database.execute("UPDATE orders_inbox SET claimed_at = now() - interval '290 seconds' WHERE id = ANY (%s)", [ids[2:]])
+    database.execute(
+        "UPDATE orders_inbox SET claimed_at = now() - interval '301 seconds' WHERE id = ANY (%s)", [ids[:2]]
+    )
+    database.execute(
+        "UPDATE orders_inbox SET claimed_at = now() - interval '290 seconds' WHERE id = ANY (%s)", [ids[2:]]
+    )
 
     assert rescue(conn, stale_s=300.0) == 2
 
@@ -219,12 +226,15 @@ def test_rescues_claims_and_deaths_at_once_lose_and_free_nothing_wrongly(databas
             rows = claim(own, 20, session_key=key)
             ids = [row["job_key"] for row in rows]
             mine = own.execute(
-                "SELECT count(*) AS n FROM orders_inbox WHERE id = ANY (%s) AND claimed_by = %s AND status = 'Processing'",
+                "SELECT count(*) AS n FROM orders_inbox"
+                " WHERE id = ANY (%s) AND claimed_by = %s AND status = 'Processing'",
                 [ids, key],
             ).fetchall()[0]["n"]
             assert mine == len(ids), "a row was taken from a living session"
 
-    threads = [threading.Thread(target=repeat, args=[step]) for step in (live_short, live_short, live_short, rescue, rescue)]
+    threads = [
+        threading.Thread(target=repeat, args=[step]) for step in (live_short, live_short, live_short, rescue, rescue)
+    ]
     for thread in threads:
         thread.start()
     for _ in range(60):

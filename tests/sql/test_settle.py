@@ -1,6 +1,6 @@
 """A settle writes what the design says, only while the very claim still holds, and never touches the payload."""
 
-import datetime
+import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import Any
@@ -35,7 +35,8 @@ async def claimed(table: QueueTable, count: int = 1) -> list[Job]:
 
 def every_kind(job: Job) -> list[Settlement]:
     return [
-        Settlement(job=job, kind=kind, delay_s=30.0, error="no", values={"shipstation_order_id": "9"}) for kind in Settle
+        Settlement(job=job, kind=kind, delay_s=30.0, error="no", values={"shipstation_order_id": "9"})
+        for kind in Settle
     ]
 
 
@@ -168,7 +169,9 @@ async def test_an_edit_that_also_reschedules_is_not_run_before_its_time(database
 
 
 BAD: dict[str, Callable[[Job], Settlement]] = {
-    "a time that is none": lambda job: Settlement(job=job, kind=Settle.COMPLETE, values={"uploaded_at": "yesterdayish"}),
+    "a time that is none": lambda job: Settlement(
+        job=job, kind=Settle.COMPLETE, values={"uploaded_at": "yesterdayish"}
+    ),
     "NUL in a value": lambda job: Settlement(job=job, kind=Settle.COMPLETE, values={"shipstation_order_id": "a\0b"}),
     "half a surrogate pair": lambda job: Settlement(
         job=job, kind=Settle.COMPLETE, values={"shipstation_order_id": "\udc80"}
@@ -230,12 +233,14 @@ async def test_values_of_python_types_are_written_as_the_columns_type(database: 
     """A handler need not know how JSON says a time or a price; delays may be whole numbers."""
     (first, second) = insert(database, 2)
     jobs = await claimed(table, 2)
-    moment = datetime.datetime(2026, 11, 21, 10, 0, 0, 123456, datetime.UTC)
+    moment = dt.datetime(2026, 11, 21, 10, 0, 0, 123456, dt.UTC)
 
     await table.settle(
         [
             Settlement(
-                job=jobs[0], kind=Settle.COMPLETE, values={"uploaded_at": moment, "shipstation_order_id": Decimal("1.50")}
+                job=jobs[0],
+                kind=Settle.COMPLETE,
+                values={"uploaded_at": moment, "shipstation_order_id": Decimal("1.50")},
             ),
             Settlement(job=jobs[1], kind=Settle.RETRY, delay_s=30, values={"shipstation_order_id": None}),
         ]
@@ -261,7 +266,7 @@ async def test_a_value_of_null_is_written_and_one_that_is_not_declared_is_not(
 
 async def test_errors_are_stored_whatever_they_quote(database: Database, table: QueueTable) -> None:
     """An API may send anything, and an exception may be anything."""
-    texts = ["NUL \0 and half \udc80 a pair", 'quotes \' " { } % \\ \n', "", "x" * 100_000]
+    texts = ["NUL \0 and half \udc80 a pair", "quotes ' \" { } % \\ \n", "", "x" * 100_000]
     ids = insert(database, 5)
     jobs = await claimed(table, 5)
 

@@ -1,6 +1,5 @@
 """Which statements ring, which make a row work again, and that neither ever harms the writer."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -15,7 +14,10 @@ from queues import SESSION, claim, engine_connection, insert, read, rescue, stat
 from listener.core.job import Settle
 from listener.workflows.upload.plan import order_key
 
-ADD = "INSERT INTO orders_inbox (order_number, status, scheduled_at) SELECT g, {status}, {due} FROM generate_series(1, {n}) g"
+ADD = (
+    "INSERT INTO orders_inbox (order_number, status, scheduled_at)"
+    " SELECT g, {status}, {due} FROM generate_series(1, {n}) g"
+)
 
 
 class Bell:
@@ -79,7 +81,10 @@ def test_what_is_no_work_rings_nothing(database: Database, bell: Bell, what: str
 
 @pytest.mark.parametrize(("status", "rings"), [("Pending", ["orders_inbox"]), ("Draft", [])])
 def test_copy_rings_like_insert(database: Database, bell: Bell, status: str, rings: list[str]) -> None:
-    with database.connect().cursor() as cursor, cursor.copy("COPY orders_inbox (order_number, status) FROM STDIN") as copy:
+    with (
+        database.connect().cursor() as cursor,
+        cursor.copy("COPY orders_inbox (order_number, status) FROM STDIN") as copy,
+    ):
         for number in range(100):
             copy.write_row([f"C-{number}", status])
     assert bell.rings() == rings
@@ -92,7 +97,7 @@ UPSERT = "INSERT INTO orders_inbox (order_number, payload) VALUES ('1', {}) ON C
     ("status", "upsert", "rings", "ends_as"),
     [
         ("Uploaded", UPSERT.format("'{}'") + "NOTHING", [], "Uploaded"),
-        ("Uploaded", UPSERT.format("'{\"b\": 2, \"a\": 1}'") + "UPDATE SET payload = EXCLUDED.payload", [], "Uploaded"),
+        ("Uploaded", UPSERT.format('\'{"b": 2, "a": 1}\'') + "UPDATE SET payload = EXCLUDED.payload", [], "Uploaded"),
         ("Uploaded", UPSERT.format("'{}'") + "UPDATE SET payload = EXCLUDED.payload", ["orders_inbox"], "Pending"),
         ("Failed", UPSERT.format("'{}'") + "UPDATE SET payload = EXCLUDED.payload", ["orders_inbox"], "Pending"),
         ("Processing", UPSERT.format("'{}'") + "UPDATE SET payload = EXCLUDED.payload", [], "Processing"),
@@ -245,7 +250,8 @@ def test_moving_the_time_rings_when_it_comes_earlier_and_soon(
 NO_CONTENT = {
     "nothing": "status = status, payload = payload, source = source, order_number = order_number",
     "the same payload in another order": "payload = '{\"a\":    1}'",
-    "what sync brings back": "fulfillment_status = 'shipped', tracking_number = '1Z', carrier_code = 'ups', shipped_at = now()",
+    "what sync brings back": "fulfillment_status = 'shipped', tracking_number = '1Z', carrier_code = 'ups',"
+    " shipped_at = now()",
     "what the upload brings back": "shipstation_order_id = '5', uploaded_at = now(), order_key = 'k'",
     "notes of ours": "last_error = 'x', updated_at = now(), created_at = now()",
     "priority": "priority = 5",
@@ -283,11 +289,11 @@ def settle(conn: psycopg.Connection[Any], rows: list[dict[str, Any]], kind: Sett
 
 
 @pytest.fixture
-def counted(database: Database) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+def counted(database: Database) -> psycopg.Connection[dict[str, Any]]:
     """A connection with the engine's settings whose calls of functions are counted."""
     conn = engine_connection(database)
     conn.execute("SET track_functions = 'all'")
-    yield conn
+    return conn
 
 
 def calls(database: Database, conn: psycopg.Connection[Any]) -> dict[str, int]:
@@ -356,7 +362,7 @@ def hostile(database: Database) -> None:
         """CREATE SCHEMA hostile;
            CREATE FUNCTION hostile.fail() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
            CREATE FUNCTION hostile.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT hostile.fail()';
-           CREATE FUNCTION hostile.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
+           CREATE FUNCTION hostile.pg_notify(text, text) RETURNS timestamptz LANGUAGE sql AS 'SELECT hostile.fail()';
            CREATE FUNCTION hostile.md5(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
            CREATE FUNCTION hostile.left(text, int) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
            CREATE FUNCTION hostile.length(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile'; END $$;
@@ -451,8 +457,6 @@ def test_the_older_scripts_count_uses_the_index_of_that_name(database: Database)
         assert "idx_orders_inbox_status_pending" in plan
         assert "Seq Scan" not in plan
         conn.execute("ANALYZE orders_inbox")
-    (definition,) = database.execute(
-        "SELECT pg_get_indexdef('idx_orders_inbox_status_pending'::regclass)"
-    )[0]
+    (definition,) = database.execute("SELECT pg_get_indexdef('idx_orders_inbox_status_pending'::regclass)")[0]
     assert "(status" in definition
     assert "WHERE (status = 'Pending'::text)" in definition

@@ -17,6 +17,7 @@ UPLOAD = Queue(
     table="orders_inbox",
     done_word="Uploaded",
     noun="orders",
+    label="order_number",
     columns=("source", "order_number", "order_key", "payload", "shipstation_order_id"),
     results=(("shipstation_order_id", "text"), ("order_key", "text"), ("uploaded_at", "timestamptz")),
 )

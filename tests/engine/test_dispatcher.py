@@ -1,0 +1,443 @@
+"""The dispatcher claims at the right moment, never more than it has slots for, and settles all that it claimed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import pytest
+from conftest import Database
+from queues import SESSION, counts, insert, open_pool, read, read_all
+from waiting import until_async
+from workbench import Bench, Work, bench, quiet
+
+from listener.core.budget import Refusal
+from listener.core.events import Checked, Settled, Trouble, Woke
+from listener.core.job import Job
+from listener.core.outcome import Done, Outcome, Retry, Snooze
+from listener.core.queue import Limits, Queue
+from listener.db.queue import Claim, QueueTable
+from listener.engine.slots import Slots
+from listener.workflows.upload.handler import UPLOAD
+
+pytestmark = pytest.mark.anyio
+
+
+def opened() -> Work:
+    work = Work()
+    work.open.set()
+    return work
+
+
+async def all_done(database: Database, count: int) -> None:
+    await until_async(lambda: counts(database) == {"Uploaded": count}, what=f"{count} done rows; {counts(database)}")
+
+
+async def test_what_was_there_before_the_start_is_found(database: Database) -> None:
+    """Nobody rings for it."""
+    insert(database, 3)
+    async with bench(database, opened(), limits=Limits(concurrency=5)) as one, one.running():
+        await all_done(database, 3)
+        assert {event.reason for event in one.of(Woke)} <= {"start", "slot"}
+
+
+async def test_rings_during_a_look_are_one_more_look(database: Database) -> None:
+    async with bench(database, opened()) as one, one.running():
+        await until_async(lambda: len(one.of(Checked)) == 1, what="the first look")
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(50):
+            one.wake.ring("notify")
+        await until_async(lambda: len(one.of(Checked)) == 2, what="the second look")
+        insert(database)
+        one.wake.ring("notify")
+        await all_done(database, 1)
+        assert len(one.of(Woke)) <= 4
+
+
+async def test_a_row_that_comes_due_is_started_without_a_poll(database: Database) -> None:
+    """The claim tells when; the poll is five minutes away and nobody rings."""
+    async with bench(database, opened(), limits=Limits(concurrency=5)) as one, one.running():
+        await until_async(lambda: len(one.of(Checked)) == 1, what="the first look")
+        (key,) = insert(database, due="now() + interval '1 second'")
+        one.wake.ring("notify")
+        await all_done(database, 1)
+        row = read(database, key)
+        assert row["finished_at"] >= row["scheduled_at"]
+        assert [event.reason for event in one.of(Woke)] == ["start", "notify", "due"]
+
+
+async def test_retries_and_snoozes_are_started_without_a_poll(database: Database) -> None:
+    """Also when they are due while the handler of another row runs."""
+
+    def answer(jobs: Sequence[Job]) -> Sequence[Outcome]:
+        (job,) = jobs
+        first: Outcome = Retry("once", 0.3) if job.id % 2 else Snooze(0.2)
+        return [first if len(work.seen) <= 4 else Done()]
+
+    work = Work(answer)
+    work.open.set()
+    insert(database, 4)
+    async with bench(database, work, limits=Limits(concurrency=4)) as one, one.running():
+        await all_done(database, 4)
+        assert "poll" not in {event.reason for event in one.of(Woke)}
+    assert len(work.calls) == 8
+
+
+async def test_never_more_than_the_free_slots(database: Database) -> None:
+    """One call a row: what other replicas could run is not prefetched."""
+    insert(database, 30)
+    seen: list[int] = []
+
+    def answer(jobs: Sequence[Job]) -> Sequence[Outcome]:
+        seen.append(counts(database).get("Processing", 0))
+        return [Done() for _ in jobs]
+
+    work = Work(answer)
+    async with bench(database, work, limits=Limits(concurrency=3)) as one, one.running():
+        await quiet(work, 3)
+        await anyio.wait_all_tasks_blocked()
+        assert counts(database) == {"Processing": 3, "Pending": 27}
+        work.open.set()
+        await all_done(database, 30)
+    assert work.most_active == 3
+    assert max(seen) <= 3
+    assert sorted(work.seen) == sorted(set(work.seen))
+
+
+async def test_batches_fill_slots_not_rows(database: Database) -> None:
+    """Two calls of up to ten rows each."""
+    insert(database, 45)
+    work = Work()
+    async with bench(database, work, limits=Limits(batch_size=10, concurrency=2)) as one, one.running():
+        await quiet(work, 2)
+        await anyio.wait_all_tasks_blocked()
+        assert counts(database) == {"Processing": 20, "Pending": 25}
+        work.open.set()
+        await all_done(database, 45)
+    assert [len(call) for call in work.calls] == [10, 10, 10, 10, 5]
+    assert work.most_active <= 2
+
+
+async def test_a_freed_slot_wakes(database: Database) -> None:
+    """More rows than slots: the next is claimed when one ends, without a ring from outside."""
+    insert(database, 5)
+    async with bench(database, opened(), limits=Limits(concurrency=1)) as one, one.running():
+        await all_done(database, 5)
+        assert {event.reason for event in one.of(Woke)} == {"start", "slot"}
+
+
+async def test_two_queues_share_the_common_limit(database: Database) -> None:
+    """The slot that one frees is taken by the other, which sleeps with work in its table."""
+    database.execute('CREATE TABLE "Other" (LIKE orders_inbox INCLUDING ALL)')
+    other_queue = Queue(name="other", table="Other")
+    slots = Slots(lambda: 2)
+    works = [Work(), Work()]
+    async with open_pool(database, max_size=4) as pool:
+        one = Bench(pool, works[0], slots=slots, limits=Limits(concurrency=5))
+        two = Bench(pool, works[1], slots=slots, limits=Limits(concurrency=5), queue=other_queue)
+        insert(database, 6)
+        async with one.running():
+            await quiet(works[0], 2)
+            database.execute('INSERT INTO "Other" (order_number) SELECT g FROM generate_series(1, 6) g')
+            async with two.running():
+                await until_async(lambda: two.of(Woke), what="its first look")
+                await anyio.wait_all_tasks_blocked()
+                assert works[1].calls == []
+                works[0].open.set()
+                await quiet(works[1], 1)
+                works[1].open.set()
+                await all_done(database, 6)
+                await until_async(
+                    lambda: database.execute("SELECT count(*) FROM \"Other\" WHERE status = 'Done'") == [(6,)],
+                    what="the other queue's rows",
+                )
+                await until_async(lambda: slots.active == 0, what="all slots back")
+                assert {event.reason for event in two.of(Woke)} == {"start", "slot"}
+
+
+async def test_lowered_limits_hold_from_the_next_claim(database: Database) -> None:
+    """What runs, runs on; nothing starts until the count is below the new limit."""
+    insert(database, 12)
+    gates = [anyio.Event() for _ in range(12)]
+    started: list[int] = []
+
+    async def handler(jobs: Sequence[Job]) -> Sequence[Outcome]:
+        turn = len(started)
+        started.append(jobs[0].id)
+        await gates[turn].wait()
+        return [Done()]
+
+    async with bench(database, handler, limits=Limits(concurrency=4)) as one, one.running():
+        await until_async(lambda: len(started) == 4, what="four handlers")
+        one.limits = replace(one.limits, concurrency=2)
+        for turn in (0, 1):
+            gates[turn].set()
+            await until_async(lambda at=turn: one.slots.active == 3 - at, what="the end of one")
+            one.wake.ring("config")
+            await anyio.wait_all_tasks_blocked()
+        assert len(started) == 4
+        gates[2].set()
+        await until_async(lambda: len(started) == 5, what="one more")
+        for gate in gates:
+            gate.set()
+        await all_done(database, 12)
+        await until_async(lambda: one.slots.active == 0, what="all slots back")
+
+
+async def test_a_disabled_queue_claims_nothing_until_it_is_enabled(database: Database) -> None:
+    insert(database, 2)
+    async with bench(database, opened(), limits=Limits(enabled=False, concurrency=5)) as one, one.running():
+        await until_async(lambda: one.of(Woke), what="its first look")
+        await anyio.wait_all_tasks_blocked()
+        assert counts(database) == {"Pending": 2}
+        one.limits = replace(one.limits, enabled=True)
+        one.wake.ring("config")
+        await all_done(database, 2)
+
+
+class Gate:
+    """Counts; refuses until it is opened."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.is_open = False
+        self.asked = 0
+        self.withdrawn = 0
+        self._wait_s = wait_s
+
+    async def admit(self) -> Refusal | None:
+        self.asked += 1
+        return None if self.is_open else Refusal(wait_s=self._wait_s, reason="outage")
+
+    async def withdraw(self) -> None:
+        self.withdrawn += 1
+
+
+async def test_a_closed_gate_is_asked_again_when_it_said(database: Database) -> None:
+    insert(database, 2)
+    gate = Gate(wait_s=0.2)
+    async with bench(database, opened(), gate=gate, limits=Limits(batch_size=5)) as one, one.running():
+        await until_async(lambda: gate.asked >= 2, what="a second question")
+        assert counts(database) == {"Pending": 2}
+        gate.is_open = True
+        await all_done(database, 2)
+        await until_async(lambda: gate.withdrawn >= 1 or len(one.of(Checked)) == 1, what="its reservation back")
+        assert "due" in {event.reason for event in one.of(Woke)}
+
+
+async def test_a_look_that_finds_nothing_gives_its_reservation_back(database: Database) -> None:
+    gate = Gate(wait_s=1.0)
+    gate.is_open = True
+    async with bench(database, opened(), gate=gate) as one, one.running():
+        await until_async(lambda: one.of(Checked), what="a look")
+        assert (gate.asked, gate.withdrawn) == (1, 1)
+
+
+@pytest.mark.parametrize("obstacle", ["no slot", "closed gate", "disabled"])
+async def test_a_row_that_comes_due_while_nothing_can_start_causes_no_busy_loop(
+    database: Database, obstacle: str
+) -> None:
+    """The alarm goes off once; then a slot, the gate or the configuration says when to look again."""
+    gate = Gate(wait_s=300.0)
+    gate.is_open = True
+    work = Work()
+    insert(database)
+    insert(database, due="now() + interval '300 milliseconds'")
+    async with bench(database, work, gate=gate, limits=Limits(concurrency=2)) as one, one.running():
+        await quiet(work, 1)
+        await until_async(lambda: one.of(Checked), what="the look")
+        if obstacle == "no slot":
+            one.limits = replace(one.limits, concurrency=1)
+        elif obstacle == "disabled":
+            one.limits = replace(one.limits, enabled=False)
+        gate.is_open = obstacle != "closed gate"
+        await until_async(lambda: "due" in {event.reason for event in one.of(Woke)}, what="the alarm")
+        woken = len(one.of(Woke))
+        for _ in range(20):  # turns in which a busy loop would go round
+            await anyio.wait_all_tasks_blocked()
+        assert len(one.of(Woke)) - woken <= 1
+        assert gate.asked <= 4
+        gate.is_open = True
+        one.limits = Limits(concurrency=2)
+        work.open.set()
+        one.wake.ring("config")
+        await all_done(database, 2)
+
+
+class CutAfterClaim(QueueTable):
+    """Cancels its caller the moment the claim has returned."""
+
+    scope: anyio.CancelScope
+    claimed = 0
+    before_cut = staticmethod(lambda: None)
+
+    async def claim(self, *, limit: int, session_key: int) -> Claim:
+        claim = await super().claim(limit=limit, session_key=session_key)
+        self.claimed += len(claim.jobs)
+        if claim.jobs:
+            self.before_cut()
+            self.scope.cancel("cut right after the claim")
+        return claim
+
+
+@pytest.mark.parametrize("batch_size", [1, 10])
+@pytest.mark.parametrize("is_releasing", [True, False])
+async def test_cancelled_right_after_the_claim(database: Database, batch_size: int, is_releasing: bool) -> None:
+    """At shutdown the rows are released and no attempt is counted; when the session is lost the rescue finds them."""
+    insert(database, 5, attempts=3)
+    work = Work()
+    async with open_pool(database) as pool:
+        table = CutAfterClaim(pool, UPLOAD)
+        one = Bench(pool, work, limits=Limits(batch_size=batch_size, concurrency=10), table=table)
+        if is_releasing:
+            one.is_releasing, table.before_cut = True, one.dispatcher.stop
+        async with one.running(dispatches=False) as executors:
+            with anyio.CancelScope() as table.scope:
+                await one.dispatcher.run(SESSION, executors)
+            assert table.scope.cancel_called
+            executors.cancel_scope.cancel("shutdown")
+        assert table.claimed == 5
+        assert one.slots.active == 0
+        assert {(row["status"], row["attempts"]) for row in read_all(database)} == {
+            ("Pending", 3) if is_releasing else ("Processing", 4)
+        }
+        if not is_releasing:
+            assert await table.rescue(stale_s=300.0) == 5
+            assert {(row["status"], row["attempts"]) for row in read_all(database)} == {("Pending", 3)}
+
+
+async def test_stopped_during_a_claim_hands_over_what_it_brought(database: Database) -> None:
+    """`stop` cancels nothing: the claim under way ends, its rows are worked on, and the dispatcher returns."""
+    insert(database, 3)
+    work = opened()
+    async with bench(database, work, limits=Limits(concurrency=5)) as one:
+        person = database.connect()
+        person.execute("BEGIN; LOCK TABLE orders_inbox IN SHARE ROW EXCLUSIVE MODE")
+        async with anyio.create_task_group() as outer:
+            outer.start_soon(one.completer.run)
+            async with anyio.create_task_group() as executors:
+                executors.start_soon(one.dispatcher.run, SESSION, executors)
+                await until_async(
+                    lambda: database.execute(
+                        "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'orders_inbox'::regclass"
+                    ),
+                    what="the claim to be under way",
+                )
+                one.dispatcher.stop()
+                person.execute("COMMIT")
+            outer.cancel_scope.cancel("all work is settled")
+        assert sorted(work.seen) == sorted(row["id"] for row in read_all(database))
+        assert counts(database) == {"Uploaded": 3}
+
+
+async def test_a_refused_claim_is_tried_again_and_loses_nothing(database: Database) -> None:
+    """The table is away for a moment, as in a migration: said once, then work goes on."""
+    async with bench(database, opened(), limits=Limits(concurrency=2)) as one:
+        database.execute("ALTER TABLE orders_inbox RENAME TO away")
+        async with one.running():
+            await until_async(lambda: one.of(Trouble), what="the trouble")
+            database.execute("ALTER TABLE away RENAME TO orders_inbox")
+            insert(database, 2)
+            await all_done(database, 2)
+            assert len(one.of(Trouble)) <= 2
+
+
+async def test_rows_of_a_claim_whose_reply_was_lost_are_given_back(database: Database) -> None:
+    """The connection breaks: perhaps it was committed. The next look frees what is ours by its session and unknown by
+    its number, without counting the attempt, and claims anew."""
+    insert(database, 3)
+    (stray,) = insert(database, attempts=5)
+    database.execute(
+        "UPDATE orders_inbox SET status = 'Processing', claim_id = -1, claimed_by = %s, claimed_at = now()"
+        " WHERE id = %s",
+        [SESSION, stray],
+    )
+    database.execute(
+        """CREATE SEQUENCE cuts;
+           CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF nextval('cuts') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$;
+           CREATE TRIGGER cut AFTER UPDATE ON orders_inbox FOR EACH STATEMENT EXECUTE FUNCTION cut()"""
+    )
+    async with bench(database, opened(), limits=Limits(concurrency=5)) as one, one.running():
+        await all_done(database, 4)
+        assert any("gave back 1 rows" in event.error for event in one.of(Trouble))
+    assert read(database, stray)["attempts"] == 5
+
+
+async def test_strays_are_given_back_with_the_poll(database: Database) -> None:
+    (stray,) = insert(database)
+    work = Work()
+    async with bench(database, work, limits=Limits(concurrency=5)) as one:
+        one.poll_s = 0.1
+        async with one.running():
+            await quiet(work, 1)
+            (other,) = insert(database)
+            database.execute(
+                "UPDATE orders_inbox SET status = 'Processing', claim_id = -1, claimed_by = %s, claimed_at = now()"
+                " WHERE id = %s",
+                [SESSION, other],
+            )
+            await quiet(work, 2)
+            assert work.seen == [stray, other], "the row in work was taken from its handler"
+
+
+async def test_waiting_rows_are_counted_when_a_look_leaves_some(database: Database) -> None:
+    """Once a look: what it claimed and what is left."""
+    insert(database, 20)
+    insert(database, 5, due="now() + interval '1 hour'")
+    work = Work()
+    async with bench(database, work, limits=Limits(concurrency=4)) as one, one.running():
+        await quiet(work, 4)
+        await until_async(lambda: one.of(Checked), what="the look")
+        assert [(event.claimed, event.waiting) for event in one.of(Checked)] == [(4, 20)]
+
+
+async def test_an_edit_in_flight_is_uploaded_again_at_once(database: Database) -> None:
+    """Even if its first try asked for a long wait."""
+    (key,) = insert(database, payload="{}")
+    first = anyio.Event()
+
+    async def handler(jobs: Sequence[Job]) -> Sequence[Outcome]:
+        if jobs[0].revision == 0:
+            first.set()
+            await until_async(lambda: read(database, key)["revision"] == 1, what="the edit")
+            return [Retry("old content", 300.0)]
+        return [Done()]
+
+    async with bench(database, handler) as one, one.running():
+        await first.wait()
+        database.execute("UPDATE orders_inbox SET payload = '[]'")
+        await all_done(database, 1)
+        await until_async(lambda: len(one.of(Settled)) == 2, what="word of both")
+        assert [event.outcomes for event in one.of(Settled)] == [{"retry": 1}, {"complete": 1}]
+
+
+async def test_a_mixed_crowd_ends_done(database: Database) -> None:
+    """Retries, snoozes, surprises and edits by a writer: every row is done in the end, none is lost, none is left."""
+    ids = insert(database, 200, payload="{}")
+    seen: dict[Any, int] = {}
+
+    async def handler(jobs: Sequence[Job]) -> Sequence[Outcome]:
+        outcomes: list[Outcome] = []
+        for job in jobs:
+            seen[job.id] = seen.get(job.id, 0) + 1
+            if seen[job.id] == 1 and job.id % 17 == 0:
+                raise ValueError("surprise")
+            is_first = seen[job.id] <= 1
+            outcomes.append(
+                Retry("r", 0.01)
+                if is_first and job.id % 3 == 0
+                else Snooze(0.01)
+                if is_first and job.id % 5 == 0
+                else Done()
+            )
+        return outcomes
+
+    async with bench(database, handler, limits=Limits(batch_size=20, concurrency=3)) as one, one.running():
+        for turn in range(5):
+            database.execute("UPDATE orders_inbox SET payload = %s WHERE id %% 7 = %s", [str(turn), turn])
+            one.wake.ring("notify")
+            await anyio.wait_all_tasks_blocked()
+        await all_done(database, 200)
+        await until_async(lambda: one.slots.active == 0, what="all slots back")
+    assert set(seen) == set(ids)
+    assert {(row["claim_id"], row["claimed_by"]) for row in read_all(database)} == {(None, None)}

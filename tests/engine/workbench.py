@@ -1,0 +1,136 @@
+"""One queue's engine on a real database, with a handler of the test's own and no session: each part can be cut."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+from conftest import Database
+from queues import SESSION, open_pool
+from waiting import until_async
+
+from listener.core.budget import Gate
+from listener.core.events import Event
+from listener.core.job import Job
+from listener.core.outcome import Done, Outcome
+from listener.core.queue import Limits, Queue
+from listener.core.retry import Backoff
+from listener.db.pool import Pool
+from listener.db.queue import QueueTable
+from listener.engine.completer import Completer
+from listener.engine.dispatcher import Dispatcher
+from listener.engine.executor import Executor, Handler
+from listener.engine.slots import Slots
+from listener.engine.wake import Wake
+from listener.workflows.upload.handler import UPLOAD
+
+E = TypeVar("E")
+
+
+class Work:
+    """A handler that notes what it was given and, until `open` is set, keeps it."""
+
+    def __init__(self, answer: Callable[[Sequence[Job]], Sequence[Outcome]] | None = None) -> None:
+        self.calls: list[list[int]] = []
+        self.active = 0
+        self.most_active = 0
+        self.open = anyio.Event()
+        self._answer = answer
+
+    async def __call__(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
+        self.calls.append([job.id for job in jobs])
+        self.active += 1
+        self.most_active = max(self.most_active, self.active)
+        try:
+            await self.open.wait()
+            return [Done() for _ in jobs] if self._answer is None else self._answer(jobs)
+        finally:
+            self.active -= 1
+
+    @property
+    def seen(self) -> list[int]:
+        return [key for call in self.calls for key in call]
+
+
+class Bench:
+    """The parts of one queue. `limits`, `poll_s` and `is_releasing` are the live configuration; change them at will."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        handler: Handler,
+        *,
+        slots: Slots | None = None,
+        gate: Gate | None = None,
+        limits: Limits | None = None,
+        queue: Queue = UPLOAD,
+        table: QueueTable | None = None,
+    ) -> None:
+        self.events: list[Event] = []
+        self.limits = limits or Limits()
+        self.poll_s = 300.0
+        self.is_releasing = False
+        self.table = table or QueueTable(pool, queue)
+        self.slots = slots or Slots(lambda: 100)
+        self.wake = Wake()
+        self.completer = Completer(
+            self.table,
+            self.events.append,
+            on_reopened=lambda: self.wake.ring("reopened"),
+            on_delayed=self.wake.ring_in,
+        )
+        self.executor = Executor(
+            queue.name,
+            handler,
+            self.completer,
+            self.slots,
+            self.events.append,
+            is_gated=gate is not None,
+            is_releasing=lambda: self.is_releasing,
+            backoff=Backoff(base_s=0.0),
+        )
+        self.dispatcher = Dispatcher(
+            self.table,
+            self.executor,
+            self.slots,
+            self.wake,
+            self.events.append,
+            gate=gate,
+            limits=lambda: self.limits,
+            poll_s=lambda: self.poll_s,
+        )
+
+    def of(self, kind: type[E]) -> list[E]:
+        """Return the events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @asynccontextmanager
+    async def running(self, *, dispatches: bool = True) -> AsyncIterator[TaskGroup]:
+        """Run it for the block; yields the group of the executors. Afterwards everything is cancelled."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.completer.run)
+            async with anyio.create_task_group() as executors:
+                if dispatches:
+                    group.start_soon(self.dispatcher.run, SESSION, executors)
+                yield executors
+                executors.cancel_scope.cancel("the test is over")
+            group.cancel_scope.cancel("the test is over")
+
+    async def claim(self, count: int) -> list[Job]:
+        """Claim rows as the dispatcher would."""
+        jobs = (await self.table.claim(limit=count, session_key=SESSION)).jobs
+        assert len(jobs) == count
+        return jobs
+
+
+@asynccontextmanager
+async def bench(database: Database, handler: Handler, **options: Any) -> AsyncIterator[Bench]:
+    """Open a bench with a pool of its own."""
+    async with open_pool(database, max_size=4) as pool:
+        yield Bench(pool, handler, **options)
+
+
+async def quiet(work: Work, calls: int, *, what: str = "the handler") -> None:
+    """Wait until the handler has been called that often."""
+    await until_async(lambda: len(work.calls) >= calls, what=f"{what} to be called {calls} times; {work.calls}")

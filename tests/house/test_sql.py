@@ -1,0 +1,103 @@
+"""SQL lives in sql/: every named query is used and runs on the migrated schema, and no Python file holds any."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Database
+from psycopg import sql
+from queues import engine_connection
+
+from listener.db.files import sql_dir
+from listener.db.queries import load
+from listener.db.queue import _fields
+from listener.workflows.upload.handler import UPLOAD
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted((ROOT / "listener").rglob("*.py"))
+QUERIES = [(path.stem, name) for path in sorted((sql_dir() / "queries").glob("*.sql")) for name in load(path.stem)]
+
+#: Python files that hold SQL, and why.
+WITH_SQL = {
+    "db/migrate.py": "runs before the schema exists, and keeps the books of what was applied",
+    "db/applied.py": "reads these books, also where none are",
+    "db/session.py": "LISTEN takes no parameter: the channel's name is composed",
+    "cli/demo.py": "prints an INSERT to paste; does not run it",
+}
+STATEMENT = re.compile(
+    r"^\s*(SELECT\s|INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|WITH\s+\w+\s+AS|CREATE\s+(TABLE|INDEX|SCHEMA|OR)|ALTER\s|DROP\s"
+    r"|LISTEN\s|NOTIFY\s|SET\s+\w+\s*=|TRUNCATE|LOCK\s|VACUUM|ANALYZE|COPY\s+\S+\s|BEGIN|COMMIT)",
+    re.IGNORECASE,
+)
+
+
+def sql_strings(module: Path) -> list[str]:
+    """Texts of the module that begin like a statement; docstrings are none."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    texts = [
+        n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs
+    ]
+    return [node.value for node in texts if STATEMENT.match(node.value) and len(node.value.split()) > 1]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_holds_no_sql(module: Path) -> None:
+    name = str(module.relative_to(ROOT / "listener"))
+    found = sql_strings(module)
+    assert bool(found) == (name in WITH_SQL), found
+
+
+def test_every_named_query_is_used() -> None:
+    """By `query`, `template`, or a gateway's own shorthand: its name stands in a Python file of db/ as a text."""
+    texts: set[str] = set()
+    for module in (ROOT / "listener" / "db").glob("*.py"):
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        texts |= {
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+    assert [(file, name) for file, name in QUERIES if name not in texts] == []
+    assert {file for file, _ in QUERIES} <= texts
+
+
+@pytest.mark.parametrize(("file", "name"), QUERIES)
+def test_every_named_query_is_prepared_on_the_migrated_schema(database: Database, file: str, name: str) -> None:
+    """Tables, columns, functions and types exist; the server finds a type for each parameter."""
+    if name == "result_column":
+        pytest.skip("a part of settle, prepared with it")
+    fields = _fields(UPLOAD, "bigint") if file == "queue" else {}
+    text = (sql.SQL(load(file)[name]).format(**fields) if fields else sql.SQL(load(file)[name])).as_string(None)
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+    for number, parameter in enumerate(names, start=1):
+        text = text.replace(f"%({parameter})s", f"${number}")
+    conn: Any = engine_connection(database)
+
+    conn.execute(f"PREPARE named AS {text.replace('%%', '%')}".encode())
+
+    (row,) = conn.execute("SELECT parameter_types::text[] AS types FROM pg_prepared_statements WHERE name = 'named'")
+    assert len(row["types"]) == len(names)
+
+
+def test_a_query_is_named_once_in_its_file() -> None:
+    assert len(QUERIES) == len(set(QUERIES)) > 20
+
+
+def test_tests_do_not_sleep() -> None:
+    """They wait for a condition; only measurements may spend time."""
+    pattern = re.compile(r"(?<!pg_)\bsleep\(")
+    guilty = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if "bench" not in path.parts and path != Path(__file__)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if pattern.search(line)
+    ]
+    assert guilty == []
