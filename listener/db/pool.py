@@ -1,5 +1,6 @@
 """The pool: short statements, each its own transaction. No connection is held while a handler runs."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -7,6 +8,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from listener.db.call import cut_after, shielded
@@ -25,6 +27,21 @@ KEEPALIVES: Mapping[str, Any] = {
     "connect_timeout": 10,
     "target_session_attrs": "read-write",
 }
+
+
+def _read_json(text: str | bytes) -> Any:
+    """Read jsonb; what Python cannot hold becomes a text that says so.
+
+    A number of 5,000 digits or 3,000 levels of nesting are valid jsonb; raising here would lose the whole claim over one
+    row, and again at every restart.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"unreadable JSON of {len(text)} characters: {error}"
+
+
+set_json_loads(_read_json)
 
 
 def search_path(schema: str) -> str:

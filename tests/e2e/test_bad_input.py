@@ -175,7 +175,6 @@ def test_an_adopted_table_of_type_json_may_hold_what_jsonb_refuses(
     assert set(api.held()) == {"manual-emoji"}
 
 
-@pytest.mark.xfail(reason="the driver's JSON reader raises in the claim, which ends the service: listener/db/pool.py")
 @pytest.mark.parametrize(
     "value", ["9" * 5_000, "[" * 3_000 + "]" * 3_000], ids=["number of 5,000 digits", "3,000 levels"]
 )

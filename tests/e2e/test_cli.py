@@ -515,7 +515,6 @@ def test_run_ends_when_the_database_does_not_exist(database: Database, commands:
     assert "/nowhere does not exist: create it" in problem(done, FAILED)
 
 
-@pytest.mark.xfail(strict=True, reason="db/session.py takes a key before anybody looks whether the schema is there")
 def test_run_ends_when_the_schema_was_never_migrated(empty_database: Database, commands: Services) -> None:
     done = commands.run("run", DATABASE_URL=empty_database.url)
     assert re.fullmatch(r"schema public of \S+ was never migrated: run `listener migrate`", problem(done, FAILED))

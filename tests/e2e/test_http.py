@@ -94,12 +94,13 @@ def test_readyz_names_each_part(service: Service) -> None:
     assert reply.status == 200
     parts = reply.json
     assert parts.pop("status") == "ready"
-    assert parts.keys() == {"database", "session", "configuration", "connectors"}
+    assert parts.keys() == {"database", "session", "configuration", "connectors", "queues"}
     assert parts["database"] == {"status": "ok"}
     assert parts["session"]["status"] == "connected"
     assert parts["configuration"]["version"] >= 1
     assert parts["configuration"]["invalid"] == {}
     assert parts["connectors"]["shipstation …-key"]["status"] == "ok"
+    assert parts["queues"] == {"upload": {"status": "ok"}}
 
 
 def test_pool_tells_sizes_use_and_waiting(service: Service) -> None:

@@ -102,7 +102,7 @@ def test_rows_of_a_claim_whose_reply_was_lost_are_given_back(
     orders: Orders, api: Client, database: Database, tmp_path: Path
 ) -> None:
     """They are held by our own session, which lives on: nobody else would free them before the operation timeout."""
-    configure(database, fast_polling_interval=2)
+    configure(database, fast_polling_interval=300)
     with Proxy(database.url) as proxy, services(proxy.url, api, tmp_path) as group:
         service = group.start().wait_ready()
         with database.connect(autocommit=False) as writer:
@@ -119,15 +119,13 @@ def test_rows_of_a_claim_whose_reply_was_lost_are_given_back(
 def test_an_end_in_mid_claim_loses_no_row(
     victim: str, listeners: Services, orders: Orders, api: Client, database: Database
 ) -> None:
-    configure(database, upload_batch_size=50)
+    configure(database, upload_batch_size=50, fast_polling_interval=300)  # nothing but the claim comes upon the lock
     service = listeners.start().wait_ready()
-    orders.insert(COUNT // 2)
     with database.connect(autocommit=False) as writer:
         # held against the claim's UPDATE; our own INSERT is free of it
         writer.execute("LOCK TABLE orders_inbox IN SHARE MODE")
-        Orders(writer).insert(COUNT // 2, prefix="B")
-        ring(database)
-        until_waiting(database, "order-listener upload claim")
+        Orders(writer).insert(COUNT)
+        until(lambda: ring(database) and waiting(database, "order-listener upload claim"), what="a waiting claim")
         assert terminate(database, victim) == 1
     if "session" in victim:
         until_sessions(service, 2)

@@ -96,7 +96,6 @@ def test_a_second_signal_does_not_wait(
     assert rows(database) == [("Pending", 0, None)] * 12
 
 
-@pytest.mark.xfail(strict=True, reason="engine/supervisor.py rings nobody for the rows that a shutdown gives back")
 def test_another_process_takes_released_rows_at_once(
     listeners: Services, orders: Orders, api: Client, database: Database
 ) -> None:
@@ -179,6 +178,7 @@ def test_a_process_that_still_connects_ends_at_once(listeners: Services) -> None
         service = listeners.start(DATABASE_URL=f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/shop")
         silent.settimeout(60)
         peer, _ = silent.accept()
+        until(lambda: service.events("HTTP interface"), deadline_s=60, what="the service, which obeys signals by then")
         with peer:
             assert service.stop(PROMPT_S) == 0
         assert "Traceback" not in service.log_text

@@ -112,7 +112,7 @@ def test_no_check_is_missing_from_the_metrics_lines(
     ]
 
 
-@pytest.mark.parametrize("result", ["completed", "failed", "timeout", "cancelled"])
+@pytest.mark.parametrize("result", ["completed", "released", "failed", "timeout", "cancelled"])
 def test_operations_are_logged_with_the_count_of_active_ones(result: str, events: EventLog, lines: Lines) -> None:
     """The old scripts' words. The lines count themselves: a slot is taken before its operation begins."""
     for operation in ("upload-6", "upload-7"):
@@ -140,7 +140,7 @@ def test_a_call_is_logged_with_the_vendors_name(events: EventLog, lines: Lines) 
     (line,) = lines()
     assert line["event"] == "ShipStation API POST /orders"
     assert (line["status"], line["account"], line["duration_ms"]) == ("429", "default", 500)
-    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+$", line["timestamp"])
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+Z$", line["timestamp"])
 
 
 @pytest.mark.parametrize(

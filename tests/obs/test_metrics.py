@@ -70,7 +70,7 @@ def test_wakes_are_counted_by_reason(metrics: Metrics) -> None:
     assert read(metrics).by("reason", "listener_wakes_total") == {"notify": 2, "poll": 1}
 
 
-@pytest.mark.parametrize("result", ["completed", "failed", "timeout", "cancelled"])
+@pytest.mark.parametrize("result", ["completed", "released", "failed", "timeout", "cancelled"])
 def test_active_operations_return_to_zero_however_they_end(metrics: Metrics, result: str) -> None:
     metrics.on_event(started())
     now = read(metrics)

@@ -89,6 +89,18 @@ def test_a_claim_without_a_session_is_an_orphan(database: Database, conn: psycop
     assert rescue(conn) == 1
 
 
+def test_a_claim_younger_than_the_rescue_is_no_orphan_of_its_list(
+    database: Database, conn: psycopg.Connection[Any]
+) -> None:
+    """Freed by another rescue and claimed anew after this one had listed the living: the newcomer is not on the list."""
+    insert(database)
+    claim(conn, 1)
+    database.execute("UPDATE orders_inbox SET claimed_at = clock_timestamp() + interval '1 minute'")
+    assert rescue(conn) == 0
+    database.execute("UPDATE orders_inbox SET claimed_at = clock_timestamp()")
+    assert rescue(conn) == 1
+
+
 FOREIGN = {
     "the older scripts' Processing": "status = 'Processing'",
     "their own marks": "status = 'Processing', claimed_by = 99, claimed_at = '2020-01-01'",
