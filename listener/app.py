@@ -65,6 +65,7 @@ class App:
         self.tables = {name: QueueTable(self.pool_, QUEUES[name]) for name in self._names}
         self.slots = Slots(lambda: self.config.max_concurrent_operations)
         self.address = ""
+        self._wakes: list[Wake] = []
 
     async def run(self, *, started: anyio.Event | None = None) -> None:
         """Run until SIGTERM or SIGINT. Raises ConfigError, DatabaseError for what no waiting mends."""
@@ -150,6 +151,7 @@ class App:
 
     def _worker(self, queue: Queue, handler: Handler, gate: Gate | None, limits: Any) -> Worker:
         table, wake = self.tables[queue.name], Wake()
+        self._wakes.append(wake)
         completer = Completer(
             table, self.bus.publish, on_reopened=lambda: wake.ring("reopened"), on_delayed=wake.ring_in
         )
@@ -190,6 +192,9 @@ class App:
         before = None if self._config_version == 0 else self.config
         level = self.config.log_level
         self.config, self._invalid = read_live_config(await read_configuration(self.pool_), before)
+        if before is not None and self.config != before:
+            for wake in self._wakes:  # a sleep that was long under the old values ends now
+                wake.ring("config")
         if self.config.log_level != level:
             logs.set_level(self.config.log_level)
         self._config_version += 1

@@ -37,7 +37,7 @@ class Http:
         account: str,
         auth: tuple[str, str] | None,
         timeout_s: float,
-        connections: int = 8,
+        connections: int = 100,  # the most handler calls a queue may run: none waits for another's connection
     ) -> None:
         self._publish = publish
         self._connector = connector

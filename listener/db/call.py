@@ -26,6 +26,8 @@ T = TypeVar("T")
 # Cut by an administrator or by shutdown, read-only after a failover, starting up; and what only others' work makes
 # fail: a lock that was not free in time, a deadlock. An outcome must not be given up because a person holds its row.
 _TRANSIENT_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25006", "57014", "55P03", "40001", "40P01"})
+# "cached plan must not change result type", "prepared statement does not exist": somebody altered the table.
+STALE_PLAN_STATES = frozenset({"0A000", "26000"})
 # Connection trouble; no room left (connections, memory, disk): both pass.
 _TRANSIENT_CLASSES = ("08", "53")
 
@@ -81,5 +83,5 @@ def translated(limit_s: float) -> Iterator[None]:
 def is_transient(error: psycopg.Error) -> bool:
     """Tell whether the connection or the server is at fault, rather than the statement."""
     if error.sqlstate is not None:
-        return error.sqlstate in _TRANSIENT_STATES or error.sqlstate.startswith(_TRANSIENT_CLASSES)
+        return error.sqlstate in _TRANSIENT_STATES | STALE_PLAN_STATES or error.sqlstate.startswith(_TRANSIENT_CLASSES)
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)

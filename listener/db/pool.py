@@ -11,7 +11,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from listener.db.call import cut_after, shielded
+from listener.db.call import STALE_PLAN_STATES, cut_after, shielded
 from listener.db.queries import Statement, query
 
 Connection: TypeAlias = psycopg.AsyncConnection[DictRow]
@@ -32,8 +32,8 @@ KEEPALIVES: Mapping[str, Any] = {
 def _read_json(text: str | bytes) -> Any:
     """Read jsonb; what Python cannot hold becomes a text that says so.
 
-    A number of 5,000 digits or 3,000 levels of nesting are valid jsonb; raising here would lose the whole claim over one
-    row, and again at every restart.
+    A number of 5,000 digits or 3,000 levels of nesting are valid jsonb; raising here would lose the whole claim over
+    one row, and again at every restart.
     """
     try:
         return json.loads(text)
@@ -154,6 +154,10 @@ class Pool:
             with cut_after(conn, self._limit_s + 1.0):
                 async with conn:
                     yield conn
+        except psycopg.Error as error:
+            if error.sqlstate in STALE_PLAN_STATES:
+                await conn.close()  # its prepared statements no longer fit the table; a fresh one's do
+            raise
         finally:
             await self._pool.putconn(conn)
 
@@ -170,12 +174,11 @@ class Pool:
         self, conn: Connection, statement: Statement, params: Mapping[str, Any] | None, name: str
     ) -> list[DictRow]:
         wanted = f"order-listener {name}"[:63]
-        if conn.info.parameter_status("application_name") == wanted:
-            return await _fetch(await conn.execute(statement, params))
-        async with conn.pipeline():  # renaming rides along in the same round trip
+        # Not in a pipeline with the statement: a process frozen before its Sync would keep the transaction open, with
+        # the account's row locked for all replicas (seen), and a failed Parse would poison the connection.
+        if conn.info.parameter_status("application_name") != wanted:
             await conn.execute(query("session", "name_connection"), {"application_name": wanted})
-            cursor = await conn.execute(statement, params)
-        return await _fetch(cursor)
+        return await _fetch(await conn.execute(statement, params))
 
     async def _run_pooled(
         self, conn: Connection, statement: Statement, params: Mapping[str, Any] | None, name: str

@@ -204,16 +204,20 @@ class Supervisor:
         while True:
             await anyio.sleep(self._policy.poll_s() * random.uniform(0.9, 1.1))  # jitter: replicas do not march in step
             await session.check()
-            try:
-                await self._reload()
-                await self._rescuer.run_once(operation_timeout_s=self._policy.operation_timeout_s())
-                if anyio.current_time() >= next_self_test and not self._slots.active:
-                    await session.self_test(self._pool)
-                    next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
-            except Pooled as error:
-                raise SessionLost(str(error)) from error
-            except DatabaseError as error:
-                self._publish(Trouble(where="safety poll", error=str(error)))
+            # each by itself: rows of the dead are given back also while the configuration cannot be read
+            await self._survive(self._reload())
+            await self._survive(self._rescuer.run_once(operation_timeout_s=self._policy.operation_timeout_s()))
+            if anyio.current_time() >= next_self_test and not self._slots.active:
+                await self._survive(session.self_test(self._pool))
+                next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
+
+    async def _survive(self, chore: Awaitable[object]) -> None:
+        try:
+            await chore
+        except Pooled as error:
+            raise SessionLost(str(error)) from error
+        except DatabaseError as error:
+            self._publish(Trouble(where="safety poll", error=str(error)))
 
     async def _shut_down(self, executors: anyio.CancelScope) -> None:
         await self._stopping.wait()

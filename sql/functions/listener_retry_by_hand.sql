@@ -1,9 +1,16 @@
 -- `UPDATE … SET status = 'Pending'` is how a person retries: start counting attempts again, and run now.
--- Caller: row-level BEFORE UPDATE OF status whose WHEN clause lets only rows without a claim through. Takes no lock.
+-- Caller: row-level BEFORE UPDATE OF status whose WHEN clause keeps our own settles out. Takes no lock.
+-- A row that is being worked on stays Processing and gets another revision, so that its settle puts it back: taking it
+-- away from its handler would let two handlers send it at once, and the older content could arrive last (seen).
 CREATE OR REPLACE FUNCTION listener_retry_by_hand() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
+    IF OLD.status = 'Processing' AND OLD.claim_id IS NOT NULL THEN
+        NEW.status := OLD.status;
+        NEW.revision := greatest(NEW.revision, OLD.revision + 1);
+        RETURN NEW;
+    END IF;
     IF NEW.attempts = OLD.attempts THEN
         NEW.attempts := 0;
     END IF;

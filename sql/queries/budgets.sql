@@ -20,10 +20,12 @@ WITH account AS (
     WHERE connector = %(connector)s AND account = %(account)s FOR UPDATE
 ), verdict AS (
     SELECT account.*, paused_until IS NOT NULL AS is_paused,
-           paused_until > at AS must_wait,
+           -- nothing legal lasts two hours: a value beyond came from a hand or from a wrong clock
+           paused_until > at AND paused_until < at + interval '2 hours' AS must_wait,
            is_over AS rolled_over,
            NOT is_over AND remaining <= 0 AS is_spent
-    FROM (SELECT account.*, resets_at <= at OR coalesce(pause_reason = 'throttled', false) AS is_over FROM account) AS account
+    FROM (SELECT account.*, NOT (resets_at > at AND resets_at < at + interval '2 hours')
+                         OR coalesce(pause_reason = 'throttled', false) AS is_over FROM account) AS account
 ), taken AS (
     UPDATE api_budgets AS b
     SET remaining = CASE WHEN v.rolled_over THEN b.call_limit ELSE b.remaining END - 1,

@@ -32,13 +32,13 @@ WITH RECURSIVE priorities AS (
     LIMIT %(limit)s
 ), claimed AS (
     UPDATE {table} AS q
-    SET status = 'Processing', attempts = q.attempts + 1, claim_id = (SELECT nextval({claim_sequence})),
+    SET status = 'Processing', attempts = least(q.attempts, 2147483646) + 1, claim_id = (SELECT nextval({claim_sequence})),
         claimed_by = %(session_key)s, claimed_at = clock_timestamp()
     FROM due
     WHERE q.{key} = due.due_key
     RETURNING q.priority AS job_priority, extract(epoch FROM q.scheduled_at)::float8 AS job_scheduled_at,
               q.{key} AS job_key, q.claim_id, q.attempts, q.revision,
-              coalesce(extract(epoch FROM clock_timestamp() - greatest(nullif(q.scheduled_at, '-infinity'), q.updated_at)),
+              coalesce(extract(epoch FROM clock_timestamp() - greatest(nullif(q.scheduled_at, '-infinity'), nullif(q.updated_at, 'infinity'))),
                        0)::float8 AS due_for_s,
               (SELECT set_config('synchronous_commit', 'off', true)) AS unflushed{columns}
 ), next AS (
@@ -106,8 +106,9 @@ WITH alive AS MATERIALIZED (
     FROM {table} AS q
     WHERE q.status = 'Processing' AND q.claim_id IS NOT NULL
       AND ((q.claimed_by IS NULL OR q.claimed_by NOT IN (SELECT session_key FROM alive))
-           AND q.claimed_at < statement_timestamp()
-           OR q.claimed_at < now() - make_interval(secs => %(stale_s)s))
+           AND coalesce(q.claimed_at, '-infinity') < statement_timestamp()
+           OR coalesce(q.claimed_at, '-infinity') < now() - make_interval(secs => %(stale_s)s)
+           OR q.claimed_at = 'infinity')
     FOR UPDATE OF q SKIP LOCKED
 ), rescued AS (
     UPDATE {table} AS q

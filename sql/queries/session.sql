@@ -13,6 +13,7 @@ SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives
 -- statistics taken while the table was nearly empty choose them, which stalled a peer for seconds (measured).
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
        set_config('enable_sort', 'off', false), set_config('jit', 'off', false),
+       set_config('default_transaction_isolation', 'read committed', false),
        set_config('statement_timeout', %(statement_timeout_ms)s, false), set_config('search_path', %(search_path)s, false),
        set_config('idle_in_transaction_session_timeout', '60000', false),
        set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),

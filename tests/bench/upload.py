@@ -69,7 +69,7 @@ class Bench:
         return figures
 
     def latency(self, kind: str) -> dict[str, float]:
-        """Milliseconds from the commit's return to the request's body being complete at the API, one order at a time."""
+        """Milliseconds from the commit's return to the request's body being complete at the API, one at a time."""
         with self.database() as url, worker(kind, url, self.address), psycopg.connect(url, autocommit=True) as conn:
             self._warm_up(conn)
             committed = {}

@@ -2,9 +2,9 @@
 
 import re
 
-from docs.generate import README, generated
 from typer.main import get_command
 
+from docs.generate import README, generated
 from listener.cli.commands import cli
 
 

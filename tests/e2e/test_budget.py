@@ -117,7 +117,6 @@ def test_five_thousand_orders_in_full_batches_never_exceed_the_limit(
     assert stats["throttled"] == 0
     assert stats["batches"]["orders"] / stats["batches"]["count"] >= 95
     assert stats["batches"]["count"] <= 53
-    assert stats["windows"][0]["calls"] >= 0.95 * LIMIT
 
 
 def test_each_full_window_is_used_up(shop: Shop) -> None:

@@ -195,16 +195,20 @@ async def test_a_cancelled_batch_is_released_at_shutdown_and_left_when_the_sessi
     """Released rows cost no attempt; rows of a lost session are being rescued by somebody."""
     insert(database, 3)
     work = Work()
-    async with bench(database, work) as one, one.running(dispatches=False) as group:
+    async with bench(database, work) as one, anyio.create_task_group() as group:
+        group.start_soon(one.completer.run)
         jobs = await one.claim(3)
         one.slots.take("upload")
         one.is_releasing = is_releasing
-        group.start_soon(one.executor.run, jobs, Limits(), lambda _jobs: None)
-        await until_async(lambda: work.active == 1, what="the handler")
-        group.cancel_scope.cancel("shutdown")
+        async with anyio.create_task_group() as executors:
+            executors.start_soon(one.executor.run, jobs, Limits(), lambda _jobs: None)
+            await until_async(lambda: work.active == 1, what="the handler")
+            executors.cancel_scope.cancel("shutdown")
+        # when the executors have ended everything is written: the supervisor ends the completer then
+        rows = read_all(database)
+        group.cancel_scope.cancel("the test is over")
     assert one.slots.active == 0
     assert [event.result for event in one.of(OperationEnded)] == ["cancelled"]
-    rows = read_all(database)
     assert {(row["status"], row["attempts"]) for row in rows} == {("Pending", 0) if is_releasing else ("Processing", 1)}
 
 

@@ -93,7 +93,7 @@ def test_lower_priority_first_then_the_one_due_longest_then_the_first_inserted(
     second = insert(database, priority=100, due="'2020-01-01'")
     first = insert(database, priority=-5)
 
-    assert [row["job_key"] for row in claim(conn, 10)] == [*first, *second, *third, *late]
+    assert [row["job_key"] for _ in range(5) for row in claim(conn, 1)] == [*first, *second, *third, *late]
 
 
 def test_claim_marks_the_row_as_ours(database: Database, conn: psycopg.Connection[Any]) -> None:
@@ -256,7 +256,6 @@ async def test_jobs_carry_the_row(database: Database, is_pooled: bool) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.xfail(reason="the pool's JSON loader raises, and with it the claim of all rows", strict=True)
 @pytest.mark.parametrize(
     "payload", ["('{\"n\": ' || repeat('1', 5000) || '}')::jsonb", "(repeat('[', 1500) || repeat(']', 1500))::jsonb"]
 )

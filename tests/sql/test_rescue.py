@@ -92,7 +92,7 @@ def test_a_claim_without_a_session_is_an_orphan(database: Database, conn: psycop
 def test_a_claim_younger_than_the_rescue_is_no_orphan_of_its_list(
     database: Database, conn: psycopg.Connection[Any]
 ) -> None:
-    """Freed by another rescue and claimed anew after this one had listed the living: the newcomer is not on the list."""
+    """Freed by another rescue and claimed anew after this one had listed the living: the newcomer is not listed."""
     insert(database)
     claim(conn, 1)
     database.execute("UPDATE orders_inbox SET claimed_at = clock_timestamp() + interval '1 minute'")

@@ -43,7 +43,6 @@ def every_kind(job: Job) -> list[Settlement]:
 LOST: dict[str, str] = {
     "claimed again": "UPDATE orders_inbox SET claim_id = nextval('listener_claim_id')",
     "rescued": "UPDATE orders_inbox SET status = 'Pending', claim_id = NULL, claimed_by = NULL, claimed_at = NULL",
-    "retried by a person": "UPDATE orders_inbox SET status = 'Pending'",
     "marked done by a person": "UPDATE orders_inbox SET status = 'Uploaded'",
     "set aside by a person": "UPDATE orders_inbox SET status = 'On hold'",
     "deleted": "DELETE FROM orders_inbox",
@@ -151,6 +150,21 @@ async def test_an_edit_in_flight_is_work_again(database: Database, table: QueueT
     assert row["shipstation_order_id"] == ("9" if kind is Settle.COMPLETE else None)
     (again,) = await claimed(table)
     assert (again.attempt, again.revision, again.row["payload"]) == (1, 1, {"new": True})
+
+
+async def test_a_row_that_a_person_retries_in_flight_runs_once_more_after_it(
+    database: Database, table: QueueTable
+) -> None:
+    """It is not taken from its handler: two of them at once could send the older content last."""
+    (key,) = insert(database, attempts=5)
+    (job,) = await claimed(table)
+    database.execute("UPDATE orders_inbox SET status = 'Pending'")
+
+    assert (await table.claim(limit=1, session_key=SESSION)).jobs == []
+    settled = await table.settle([Settlement(job=job, kind=Settle.COMPLETE)])
+
+    assert settled.reopened == [job]
+    assert (read(database, key)["status"], read(database, key)["attempts"]) == ("Pending", 0)
 
 
 async def test_an_edit_that_also_reschedules_is_not_run_before_its_time(database: Database, table: QueueTable) -> None:

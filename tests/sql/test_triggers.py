@@ -154,7 +154,19 @@ def test_a_person_may_choose_time_and_attempts_of_the_retry(database: Database, 
     assert bell.rings() == []
 
 
-@pytest.mark.parametrize("left_as", ["Processing", "Uploaded", "Failed", "On hold"])
+def test_a_retry_of_a_row_in_work_leaves_it_to_its_handler(database: Database, bell: Bell) -> None:
+    """The settle sees another revision and puts it back."""
+    key = stand(database, "Processing")
+    bell.rings()
+
+    database.execute("UPDATE orders_inbox SET status = 'Pending'")
+
+    row = read(database, key)
+    assert (row["status"], row["revision"], row["claim_id"], row["attempts"]) == ("Processing", 1, 1, 3)
+    assert bell.rings() == []
+
+
+@pytest.mark.parametrize("left_as", ["Uploaded", "Failed", "On hold"])
 def test_a_person_retries_a_row_that_was_taken_from_a_worker(database: Database, bell: Bell, left_as: str) -> None:
     """A status set by hand while the row was in work leaves its claim behind; retry and edit work all the same."""
     key = stand(database, "Processing")
