@@ -51,7 +51,7 @@ class Executor:
 
     async def run(self, jobs: Sequence[Job], limits: Limits, settled: Callable[[Sequence[Job]], None]) -> None:
         """Handle one batch in one slot, which the caller has taken; `settled` is told when its rows are let go."""
-        operation = f"{self._queue}-{jobs[0].claim_id}"
+        operation = f"{self._queue}-{jobs[0].claim_id}-{jobs[0].id}"  # a claim may be several operations
         started = time.perf_counter()
         self._publish(
             OperationStarted(

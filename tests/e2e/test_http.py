@@ -202,7 +202,6 @@ def test_openapi_lists_the_routes(service: Service) -> None:
             assert route.get("description"), f"{method} {path} is not described"
 
 
-@pytest.mark.xfail(strict=True, reason="operations of one claim share its id: engine/executor.py names them by claim")
 def test_operations_that_run_side_by_side_are_listed_one_by_one(
     listeners: Services, orders: Orders, api: Client, database: Any
 ) -> None:

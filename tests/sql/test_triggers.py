@@ -411,7 +411,6 @@ def test_a_writer_with_only_the_insert_privilege_and_any_search_path(database: D
         database.server.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
-@pytest.mark.xfail(reason="two unique indexes: the one on order_key is no arbiter of the conflict, and raises")
 @pytest.mark.parametrize("action", ["NOTHING", "UPDATE SET payload = EXCLUDED.payload"])
 def test_concurrent_upserts_of_one_order_harm_no_writer(database: Database, action: str) -> None:
     """A shop that delivers an order twice at once: both are told that it is there."""
