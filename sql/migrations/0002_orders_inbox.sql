@@ -87,18 +87,10 @@ $due$;
 CREATE INDEX IF NOT EXISTS orders_inbox_processing ON orders_inbox (claimed_by) WHERE status = 'Processing';
 CREATE INDEX IF NOT EXISTS orders_inbox_failed ON orders_inbox (finished_at) WHERE status = 'Failed';
 CREATE UNIQUE INDEX IF NOT EXISTS orders_inbox_source_number_key ON orders_inbox (source, order_number);
-DO $order_key$
-BEGIN
-    -- Deferrable, hence checked at the statement's end: at once, it would refuse the slower of two
-    -- INSERT … ON CONFLICT (source, order_number) of the same order, whose conflict is the other index's to settle (seen).
-    IF NOT EXISTS (
-        SELECT FROM pg_constraint WHERE conrelid = 'orders_inbox'::regclass AND conname = 'orders_inbox_order_key_key'
-    ) THEN
-        ALTER TABLE orders_inbox
-            ADD CONSTRAINT orders_inbox_order_key_key UNIQUE (order_key) DEFERRABLE INITIALLY IMMEDIATE;
-    END IF;
-END
-$order_key$;
+-- Not unique: it follows from (source, order_number), which is, and no two of those give one key. A second unique index
+-- would refuse the slower of two INSERT … ON CONFLICT (source, order_number) of one order (seen), and a deferrable one
+-- every ON CONFLICT without a target.
+CREATE INDEX IF NOT EXISTS orders_inbox_order_key ON orders_inbox (order_key);
 
 -- Three row versions per order: room on the page for the claim and the settle, and a vacuum that does not wait
 -- for 20 % of ten million rows to be dead.

@@ -480,8 +480,6 @@ def test_order_key_is_made_once_and_an_own_one_is_kept(database: Database) -> No
 
     assert read(database, given_key)["order_key"] == "mine"
     assert read(database, made)["order_key"] == before
-    with pytest.raises(psycopg.errors.UniqueViolation):
-        insert(database, order_key="mine")
 
 
 def test_waiting_orders_have_exactly_the_word_pending(database: Database) -> None:

@@ -63,13 +63,14 @@ def result(key: str, **changes: Any) -> dict[str, Any]:
 
 def test_a_short_key_is_source_and_number() -> None:
     assert order_key("shop", "1001") == "shop-1001"
+    assert order_key("a-b", "c") != order_key("a", "b-c")
     assert order_key(None, "1001") == "manual-1001"
     assert order_key("s", "n" * 48) == "s-" + "n" * 48
 
 
 def test_a_long_key_keeps_its_head_and_a_hash_of_the_whole() -> None:
     whole = "shöp-" + "9" * 46
-    assert order_key("shöp", "9" * 46) == whole[:17] + "-" + hashlib.md5(whole.encode()).hexdigest()
+    assert order_key("shöp", "9" * 46) == whole[:17] + "-" + hashlib.md5("shöp\x1f".encode() + b"9" * 46).hexdigest()
 
 
 @settings(deadline=None)

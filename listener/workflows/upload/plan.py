@@ -21,6 +21,7 @@ from listener.workflows.order import BillTo, Item, Order
 T = TypeVar("T")
 
 MAX_KEY_CHARS = 50  # ShipStation's orderKey
+_UNIT_SEPARATOR = "\x1f"  # between two texts that may hold anything that is printed
 _KEY_HEAD_CHARS = 17  # 17 + "-" + 32 hex digits = 50
 _MAX_WORDS_CHARS = 1_000  # of ShipStation's own words in last_error
 _NUMBER_MARK = "\x00number:"  # NUL cannot be in an order: neither jsonb nor `Order` lets it in
@@ -42,13 +43,15 @@ class MalformedReply(ValueError):  # noqa: N818 - reads as a state
 def order_key(source: str | None, order_number: str) -> str:
     """Give ShipStation's orderKey: the same for the same order, so that a repeat updates and never duplicates.
 
-    At most 50 characters. The same rule stands in SQL over s = coalesce(source, 'manual') || '-' || order_number:
-    ``CASE WHEN length(s) <= 50 THEN s ELSE left(s, 17) || '-' || md5(s) END`` (characters, in a UTF-8 database).
+    At most 50 characters, and no two orders share one: a source with a dash is hashed, or a-b, c and a, b-c would meet.
+    The same rule stands in sql/functions/listener_order_key.sql (characters, in a UTF-8 database).
     """
-    whole = f"{'manual' if source is None else source}-{order_number}"
-    if len(whole) <= MAX_KEY_CHARS:
+    origin = "manual" if source is None else source
+    whole = f"{origin}-{order_number}"
+    if len(whole) <= MAX_KEY_CHARS and "-" not in origin:
         return whole
-    return f"{whole[:_KEY_HEAD_CHARS]}-{md5(whole.encode(), usedforsecurity=False).hexdigest()}"
+    both = f"{origin}{_UNIT_SEPARATOR}{order_number}"
+    return f"{whole[:_KEY_HEAD_CHARS]}-{md5(both.encode(), usedforsecurity=False).hexdigest()}"
 
 
 def to_shipstation(
