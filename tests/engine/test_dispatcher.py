@@ -341,6 +341,26 @@ async def test_a_refused_claim_is_tried_again_and_loses_nothing(database: Databa
             assert len(one.of(Trouble)) <= 2
 
 
+async def test_the_third_failed_look_in_a_row_is_an_alarm(database: Database) -> None:
+    """One is not: a connection may be cut at any time. A look that succeeds ends it."""
+    async with bench(database, opened()) as one:
+        database.execute("ALTER TABLE orders_inbox RENAME TO away")
+        alarms: dict[int, bool] = {}
+
+        def has_seen_three() -> bool:
+            alarms[len(one.of(Trouble))] = bool(one.dispatcher.trouble)
+            return len(one.of(Trouble)) >= 3
+
+        async with one.running():
+            await until_async(has_seen_three, deadline_s=30, what="three failed looks")
+            assert alarms == {count: count >= 3 for count in alarms}
+            assert {2, 3} <= alarms.keys()
+            assert "orders_inbox" in one.dispatcher.trouble
+            database.execute("ALTER TABLE away RENAME TO orders_inbox")
+            one.wake.ring("notify")
+            await until_async(lambda: not one.dispatcher.trouble, what="the end of the alarm")
+
+
 async def test_rows_of_a_claim_whose_reply_was_lost_are_given_back(database: Database) -> None:
     """The connection breaks: perhaps it was committed. The next look frees what is ours by its session and unknown by
     its number, without counting the attempt, and claims anew."""
