@@ -14,7 +14,7 @@ from listener.clients.shipstation.reply import Reply
 from listener.core.budget import Permit, RateHeaders, Refusal
 from listener.core.errors import Broken, DatabaseError, Rejected, Unavailable
 from listener.core.events import ConnectorPaused, ConnectorResumed, Event, Trouble
-from listener.db.budgets import ApiBudget
+from listener.db.budgets import ApiBudget, read_budgets
 from listener.db.pool import Pool
 
 pytestmark = pytest.mark.anyio
@@ -89,6 +89,7 @@ class Process:
         async def answers() -> bool:
             try:
                 await self._pool.refresh()
+                await read_budgets(self._pool)
             except DatabaseError:
                 return False
             return True
