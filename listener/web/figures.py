@@ -138,6 +138,6 @@ def _connector(budget: dict[str, Any]) -> dict[str, Any]:
         "status": "paused",
         "reason": budget["pause_reason"],
         "detail": budget["pause_message"],
-        "since": budget["paused_at"].isoformat(),
+        "since": budget["paused_at"] and budget["paused_at"].isoformat(),  # None: a person paused it
         "probe_in_seconds": round(budget["probe_in_s"], 1),
     }

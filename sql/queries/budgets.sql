@@ -14,10 +14,11 @@ WHERE (api_budgets.call_limit, api_budgets.window_s) IS DISTINCT FROM (EXCLUDED.
 -- A new window opens when the old one has run out; while the connector is paused nothing is granted, and after the
 -- pause one probe: it moves paused_until on by probe_s, so that everybody else waits for what it finds. A window that the
 -- API called spent ends with its pause, also when a person ends that by moving paused_until.
+-- Whatever a hand wrote into the row, calls go on: infinite times and windows are read as the nearest that is legal.
 -- The row lock makes takers queue for microseconds; not flushed, because a lost reservation is a call not counted twice.
 WITH account AS (
-    SELECT b.*, clock_timestamp() AS at FROM api_budgets AS b
-    WHERE connector = %(connector)s AND account = %(account)s FOR UPDATE
+    SELECT b.*, clock_timestamp() AS at, make_interval(secs => least(greatest(window_s, 0), 3600)) AS span
+    FROM api_budgets AS b WHERE connector = %(connector)s AND account = %(account)s FOR UPDATE
 ), verdict AS (
     SELECT account.*, paused_until IS NOT NULL AS is_paused,
            -- nothing legal lasts two hours: a value beyond came from a hand or from a wrong clock
@@ -28,9 +29,9 @@ WITH account AS (
                          OR coalesce(pause_reason = 'throttled', false) AS is_over FROM account) AS account
 ), taken AS (
     UPDATE api_budgets AS b
-    SET remaining = CASE WHEN v.rolled_over THEN b.call_limit ELSE b.remaining END - 1,
+    SET remaining = CASE WHEN v.rolled_over THEN b.call_limit ELSE least(b.remaining, b.call_limit) END - 1,
         rate_window = b.rate_window + v.rolled_over::integer,
-        resets_at = CASE WHEN v.rolled_over THEN v.at + make_interval(secs => b.window_s) ELSE b.resets_at END,
+        resets_at = CASE WHEN v.rolled_over THEN v.at + v.span ELSE b.resets_at END,
         paused_until = CASE WHEN v.is_paused THEN v.at + make_interval(secs => %(probe_s)s) END,
         updated_at = v.at
     FROM verdict AS v
@@ -38,8 +39,8 @@ WITH account AS (
     RETURNING b.rate_window
 )
 SELECT taken.rate_window IS NOT NULL AS granted, taken.rate_window, v.is_paused AS is_probe,
-       greatest(extract(epoch FROM CASE WHEN v.must_wait THEN v.paused_until ELSE v.resets_at END - v.at), 0)::float8 AS wait_s,
-       CASE WHEN v.must_wait THEN v.pause_reason ELSE 'budget' END AS reason,
+       greatest(extract(epoch FROM CASE WHEN v.must_wait THEN v.paused_until WHEN v.is_spent THEN v.resets_at END - v.at), 0)::float8 AS wait_s,
+       CASE WHEN v.must_wait THEN coalesce(v.pause_reason, 'by hand') ELSE 'budget' END AS reason,
        set_config('synchronous_commit', 'off', true)
 FROM verdict AS v LEFT JOIN taken ON true;
 
@@ -61,7 +62,8 @@ RETURNING set_config('synchronous_commit', 'off', true);
 -- Only the probe ends a pause: a call that was under way when it began says nothing of how things are now.
 WITH before AS (
     SELECT b.*, clock_timestamp() AS at,
-           clock_timestamp() + make_interval(secs => %(reset_s)s::float8 + %(margin_s)s) AS seen_reset
+           clock_timestamp() + make_interval(secs => %(reset_s)s::float8 + %(margin_s)s) AS seen_reset,
+           make_interval(secs => least(greatest(window_s, 0), 3600) / 2) AS half
     FROM api_budgets AS b WHERE connector = %(connector)s AND account = %(account)s FOR UPDATE
 )
 UPDATE api_budgets AS b
@@ -82,8 +84,8 @@ SET rate_window = b.rate_window + (before.rolled AND before.mine)::integer,
     failures = CASE WHEN before.is_late THEN b.failures ELSE 0 END,
     updated_at = before.at
 FROM (SELECT before.*, rate_window = %(rate_window)s AS mine, paused_until IS NOT NULL AND NOT %(is_probe)s AS is_late,
-             rate_window = %(rate_window)s + 1 AND abs(extract(epoch FROM seen_reset - resets_at)) < window_s / 2 AS straddles,
-             coalesce(seen_reset > resets_at + make_interval(secs => window_s / 2), false) AS rolled FROM before) AS before
+             rate_window = %(rate_window)s + 1 AND seen_reset BETWEEN resets_at - half AND resets_at + half AS straddles,
+             coalesce(seen_reset > resets_at + half, false) AS rolled FROM before) AS before
 WHERE b.connector = before.connector AND b.account = before.account
 RETURNING b.remaining, before.paused_until IS NOT NULL AND NOT before.is_late AS is_resumed, set_config('synchronous_commit', 'off', true);
 
@@ -113,6 +115,10 @@ RETURNING extract(epoch FROM b.paused_until - pause.at)::float8 AS for_s;
 -- name: budgets
 SELECT connector, account, call_limit, call_limit < 2147483647 AS is_limited,
        CASE WHEN resets_at <= now() THEN call_limit ELSE greatest(remaining, 0) END AS remaining,
-       paused_until IS NOT NULL AS is_paused, pause_reason, pause_message, paused_at,
-       greatest(extract(epoch FROM paused_until - now()), 0)::float8 AS probe_in_s
+       paused_until IS NOT NULL AS is_paused,
+       CASE WHEN paused_until IS NOT NULL THEN coalesce(pause_reason, 'by hand') END AS pause_reason,
+       CASE WHEN paused_until IS NOT NULL THEN coalesce(pause_message, 'paused_until was set by hand') END AS pause_message,
+       CASE WHEN isfinite(paused_at) THEN paused_at END AS paused_at,
+       CASE WHEN paused_until > now() AND paused_until < now() + interval '2 hours'
+            THEN extract(epoch FROM paused_until - now()) ELSE 0 END::float8 AS probe_in_s
 FROM api_budgets ORDER BY connector, account;

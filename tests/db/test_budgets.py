@@ -1,5 +1,6 @@
 """Budgets on a real database: how many calls, who probes, what a reply changes."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -397,3 +398,50 @@ async def test_a_message_that_postgres_cannot_store_pauses_all_the_same(account:
     await budget.report_unavailable(await taken(budget), reason="outage", message="a\x00b", wait_s=None)
 
     assert account.get("pause_message") == "a\N{SYMBOL FOR NULL}b"
+
+
+ENDED = {"resets_at": "to_timestamp(0)"}
+BY_HAND: dict[str, dict[str, str]] = {
+    "a billion calls left": {"remaining": "1000000000"},
+    "less than none": {"remaining": "-1000000000", **ENDED},
+    "a window without end": {"resets_at": "'infinity'", "remaining": "0"},
+    "a window of a hundred years": {"resets_at": "now() + interval '100 years'", "remaining": "0"},
+    "a window before all time": {"resets_at": "'-infinity'", "remaining": "0"},
+    "windows of 0 s": {"window_s": "0", **ENDED},
+    "windows of -60 s": {"window_s": "-60", **ENDED},
+    "infinite windows": {"window_s": "'infinity'", **ENDED},
+    "windows of NaN": {"window_s": "'NaN'", **ENDED},
+    "a pause without end": {"paused_until": "'infinity'"},
+    "a pause of a hundred years": {"paused_until": "now() + interval '100 years'"},
+    "a pause before all time": {"paused_until": "'-infinity'", "paused_at": "'-infinity'"},
+    "any number of failures": {"failures": "2147483647"},
+}
+
+
+@pytest.mark.parametrize("values", BY_HAND.values(), ids=BY_HAND)
+async def test_whatever_a_hand_wrote_into_the_row_calls_go_on(
+    account: Account, pool: Pool, values: dict[str, str]
+) -> None:
+    """And whoever reads the row gets figures that JSON holds."""
+    process = account.process()
+    await taken(process)
+    account.set(**values)
+
+    [shown] = await read_budgets(pool)
+    permit = await taken(process)
+
+    assert json.dumps({**shown, "paused_at": None}, allow_nan=False)
+    assert account.get("remaining") < LIMIT
+    await process.report_ok(permit, RateHeaders(limit=LIMIT, remaining=LIMIT - 2, reset_s=30.0))
+    await taken(process)
+
+
+async def test_a_pause_that_a_person_makes_holds_and_is_named(account: Account, pool: Pool) -> None:
+    process = account.process()
+    await taken(process)
+    account.set(paused_until="now() + interval '1 hour'")
+
+    assert (await refused(process)).reason == "by hand"
+    [shown] = await read_budgets(pool)
+    assert (shown["is_paused"], shown["pause_reason"], shown["paused_at"]) == (True, "by hand", None)
+    assert shown["probe_in_s"] > 3000

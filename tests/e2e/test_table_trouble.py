@@ -56,3 +56,29 @@ def test_a_queue_that_cannot_be_looked_at_makes_the_process_unready_until_it_can
     orders.wait_uploaded(1, DEADLINE_S)
     assert until(lambda: queue(200), what="200") == {"status": "ok"}
     assert service.stop() == 0
+
+
+NONSENSE = [
+    "remaining = 1000000000",
+    "remaining = 0, resets_at = 'infinity'",
+    "remaining = 0, resets_at = now() + interval '100 years'",
+    "window_s = -60, resets_at = '-infinity'",
+    "window_s = 'NaN', resets_at = '-infinity'",
+    "paused_until = 'infinity'",
+]
+
+
+def test_nonsense_in_the_budget_neither_stops_the_calls_nor_makes_the_process_unready(
+    listeners: Services, orders: Orders, database: Database
+) -> None:
+    """What a hand, or a wrong clock, may leave there."""
+    service = listeners.start(SHIPSTATION_RATE_LIMIT="100").wait_ready()
+    for count, changes in enumerate(["remaining = remaining", *NONSENSE], 1):
+        database.execute(f"UPDATE api_budgets SET {changes}")
+        orders.insert(1, prefix=f"order-{count}")
+        orders.wait_uploaded(count, DEADLINE_S)
+        database.execute(f"UPDATE api_budgets SET {changes}")
+        status, parts = service.get("/readyz")
+        assert (status, parts["status"]) == (200, "ready"), (changes, parts)
+    assert service.stop() == 0
+    assert "Traceback" not in service.log_text
