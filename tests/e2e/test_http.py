@@ -103,6 +103,22 @@ def test_readyz_names_each_part(service: Service) -> None:
     assert parts["queues"] == {"upload": {"status": "ok"}}
 
 
+def test_a_process_shows_its_own_account_alone(service: Service, town: World) -> None:
+    """Another key's pause is not its affair; `listener status` speaks of the whole database."""
+    town.database.execute(
+        "INSERT INTO api_budgets (connector, account, call_limit, window_s, remaining, paused_until)"
+        " VALUES ('shipstation', '…other', 40, 60, 40, now() + interval '1 hour')"
+    )
+    shown = until(lambda: ask(service, "/readyz").json["connectors"], what="the first look at the queue")
+    assert shown.keys() == {"shipstation …-key"}
+    metrics = ask(service, "/metrics").text
+    assert "…-key" in metrics
+    assert "…other" not in metrics
+    status = town.listeners.run("status").stdout
+    assert "shipstation …-key: ok" in status
+    assert "shipstation …other: paused" in status
+
+
 def test_pool_tells_sizes_use_and_waiting(service: Service) -> None:
     reply = ask(service, "/api/health/pool")
     assert (reply.status, reply.json["status"]) == (200, "success")
