@@ -94,7 +94,7 @@ class Pool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._pool.close()
+        await self._pool.close(timeout=1.0)  # seconds for its own tasks: one may wait for a server that is silent
 
     @property
     def schema(self) -> str:

@@ -15,7 +15,7 @@ from listener.core.job import Job, Settlement
 from listener.core.queue import Queue
 from listener.db.pool import Pool
 from listener.db.queries import query, template
-from listener.db.session import lock_class_oid
+from listener.db.session import Session, lock_class_oid
 
 # Enough for a person to read "10000 and more"; counting further would cost more than the claim.
 COUNT_LIMIT = 10_000
@@ -100,9 +100,10 @@ class QueueTable:
         )
         return int(rows[0]["rows"])
 
-    async def ring(self) -> None:
-        """Wake the other listeners."""
-        await self._pool.run(self._ring, name=f"{self.queue.name} ring")
+    async def ring(self, session: Session) -> None:
+        """Wake the other listeners. On the session, which answers within seconds or is lost: a pool whose database is
+        away would keep a process that ends. Raises SessionLost."""
+        await session.ask(self._ring)
 
     async def waiting(self) -> int:
         """Count due rows, up to COUNT_LIMIT."""

@@ -158,13 +158,13 @@ class Supervisor:
                     for worker in self._workers.values():
                         dispatching.start_soon(worker.dispatcher.run, session.key, executors)
             if self._is_releasing:
-                await self._tell_others()
+                await self._tell_others(session)
             scope.cancel_scope.cancel("all work is settled")
 
-    async def _tell_others(self) -> None:
+    async def _tell_others(self, session: Session) -> None:
         """Handlers were cancelled and their rows given back, which no trigger announces."""
         for worker in self._workers.values():
-            await worker.dispatcher.table.ring()
+            await worker.dispatcher.table.ring(session)
 
     async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
         """Show a loss when it is found: statements under way may take seconds to end before we reconnect."""

@@ -34,7 +34,6 @@ CALLS: dict[str, Call] = {
     "settle": lambda table, jobs: table.settle([Settlement(job=job, kind=Settle.COMPLETE) for job in jobs]),
     "rescue": lambda table, _jobs: table.rescue(stale_s=0.0),
     "release_strays": lambda table, _jobs: table.release_strays(session_key=SESSION, held=[]),
-    "ring": lambda table, _jobs: table.ring(),
     "waiting": lambda table, _jobs: table.waiting(),
     "depth": lambda table, _jobs: table.depth(),
     "retry_failed": lambda table, _jobs: table.retry_failed(),

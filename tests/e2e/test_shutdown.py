@@ -10,6 +10,7 @@ from conftest import Database
 from sandbox.server import Client
 from waiting import until
 
+from e2e.proxy import Chosen, Link, Proxy, everything, the_session
 from e2e.service import Orders, Service, Services, services
 from listener.db.embedded import Cluster
 from listener.db.migrate import migrate
@@ -194,3 +195,24 @@ def test_requests_under_way_do_not_hold_up_the_end(listeners: Services) -> None:
         half.sendall(b"GET /livez HTTP/1.1\r\nHost:")
         assert service.stop(PROMPT_S) == 0
     assert "Traceback" not in service.log_text
+
+
+def the_pool(link: Link) -> bool:
+    """Choose what is not the session."""
+    return not the_session(link)
+
+
+@pytest.mark.parametrize("chosen", [everything, the_pool], ids=["database", "pool"])
+def test_a_process_whose_database_answers_no_more_while_it_releases_still_ends(
+    chosen: Chosen, orders: Orders, api: Client, database: Database, tmp_path: Path
+) -> None:
+    """Its rows cannot be given back and nobody can be told: the next process finds them."""
+    configure(database, upload_batch_size=1)
+    with Proxy(database.url) as proxy, services(proxy.url, api, tmp_path) as group:
+        service = busy(group, orders, api, latency_s=60)
+        service.signal(signal.SIGTERM)
+        until(lambda: stopping(service), deadline_s=30, what="the first signal's effect")
+        assert proxy.go_deaf(chosen, to_new=True)
+        service.signal(signal.SIGTERM)
+        assert service.process.wait(PROMPT_S) == 0
+        assert "Traceback" not in service.log_text
