@@ -38,7 +38,7 @@ def _read_json(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        return f"unreadable JSON of {len(text)} characters: {error}"
+        return f"unreadable JSON: {error}"
 
 
 set_json_loads(_read_json)

@@ -176,10 +176,15 @@ def test_an_adopted_table_of_type_json_may_hold_what_jsonb_refuses(
 
 
 @pytest.mark.parametrize(
-    "value", ["9" * 5_000, "[" * 3_000 + "]" * 3_000], ids=["number of 5,000 digits", "3,000 levels"]
+    ("value", "words"),
+    [
+        ("9" * 5_000, "Exceeds the limit (4300 digits)"),
+        ("[" * 3_000 + "]" * 3_000, "maximum recursion depth exceeded"),
+    ],
+    ids=["number of 5,000 digits", "3,000 levels"],
 )
 def test_json_that_postgres_holds_and_python_does_not_read_fails_alone(
-    listener: Service, orders: Orders, database: Database, value: str
+    listener: Service, orders: Orders, database: Database, value: str, words: str
 ) -> None:
     database.execute(
         "INSERT INTO orders_inbox (source, order_number, payload) VALUES ('bad', '1', %s), ('good', '1', %s)",
@@ -191,6 +196,7 @@ def test_json_that_postgres_holds_and_python_does_not_read_fails_alone(
         what=f"one failed and one uploaded order; now {orders.counts()}",
     )
     assert listener.process.poll() is None, "the service ended"
+    assert orders.errors()["1"].startswith(f"payload = 'unreadable JSON: {words}")
 
 
 def test_content_is_work_and_nothing_else_is(
