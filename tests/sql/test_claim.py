@@ -116,6 +116,17 @@ def test_claim_marks_the_row_as_ours(database: Database, conn: psycopg.Connectio
     assert all(before <= row["claimed_at"] <= after for row in rows)
 
 
+def test_a_row_whose_attempts_cannot_grow_is_claimed_with_its_neighbours(
+    database: Database, conn: psycopg.Connection[Any]
+) -> None:
+    """Written by a hand; one number too large would refuse the whole claim, for ever."""
+    ids = [*insert(database, attempts=2**31 - 1), *insert(database)]
+
+    rows = claim(conn, 10)
+
+    assert [(row["job_key"], row["attempts"]) for row in rows] == [(ids[0], 2**31 - 1), (ids[1], 1)]
+
+
 def test_rows_that_are_no_work_are_never_touched(database: Database, conn: psycopg.Connection[Any]) -> None:
     """Any other word, any other spelling, and what is not due."""
     for status in ("Uploaded", "Failed", "Processing", "pending", "PENDING", "Pending ", "On hold", ""):
