@@ -32,12 +32,12 @@ WITH RECURSIVE priorities AS (
     LIMIT %(limit)s
 ), claimed AS (
     UPDATE {table} AS q
-    SET status = 'Processing', attempts = least(q.attempts, 2147483646) + 1, claim_id = (SELECT nextval({claim_sequence})),
+    SET status = 'Processing', attempts = least(coalesce(q.attempts, 0), 2147483646) + 1, claim_id = (SELECT nextval({claim_sequence})),
         claimed_by = %(session_key)s, claimed_at = clock_timestamp()
     FROM due
     WHERE q.{key} = due.due_key
     RETURNING q.priority AS job_priority, extract(epoch FROM q.scheduled_at)::float8 AS job_scheduled_at,
-              q.{key} AS job_key, q.claim_id, q.attempts, q.revision,
+              q.{key} AS job_key, q.claim_id, q.attempts, coalesce(q.revision, 0) AS revision,
               coalesce(extract(epoch FROM clock_timestamp() - greatest(nullif(q.scheduled_at, '-infinity'), nullif(q.updated_at, 'infinity'))),
                        0)::float8 AS due_for_s,
               (SELECT set_config('synchronous_commit', 'off', true)) AS unflushed{columns}
@@ -58,6 +58,7 @@ ORDER BY job_priority, job_scheduled_at, job_key;
 -- Write the outcomes of many jobs at once. Fenced: a row is touched only while it still holds the very claim.
 -- Returns the rows that were written; a job that is missing there lost its claim and its result is dropped.
 -- Another revision than the one we read = edited in flight: back to work with the new content, whatever came out.
+-- An adopted table may hold rows without a revision or a number of attempts: none is 0.
 WITH outcome AS (
     SELECT * FROM unnest(
         %(keys)s::{key_type}[], %(claims)s::bigint[], %(kinds)s::text[], %(revisions)s::integer[],
@@ -75,11 +76,11 @@ SET status = CASE
         WHEN o.kind IN ('snooze', 'release') THEN greatest(q.attempts - 1, 0)
         ELSE q.attempts END,
     scheduled_at = CASE
-        WHEN q.revision = o.revision AND o.kind IN ('retry', 'snooze') THEN now() + make_interval(secs => o.delay_s)
+        WHEN coalesce(q.revision, 0) = o.revision AND o.kind IN ('retry', 'snooze') THEN now() + make_interval(secs => o.delay_s)
         ELSE q.scheduled_at END,
     last_error = CASE WHEN o.kind = 'complete' THEN NULL WHEN o.kind = 'release' THEN q.last_error
                       ELSE coalesce(o.error, q.last_error) END,
-    finished_at = CASE WHEN q.revision = o.revision AND o.kind IN ('complete', 'fail') THEN clock_timestamp() END,
+    finished_at = CASE WHEN coalesce(q.revision, 0) = o.revision AND o.kind IN ('complete', 'fail') THEN clock_timestamp() END,
     claim_id = NULL, claimed_by = NULL, claimed_at = NULL, updated_at = clock_timestamp(){results}
 FROM outcome AS o
 WHERE q.{key} = o.row_key AND q.claim_id = o.claim_id AND q.status = 'Processing'

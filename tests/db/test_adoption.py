@@ -6,6 +6,7 @@ import re
 import psycopg
 import pytest
 from conftest import Database
+from queues import claim, engine_connection
 
 from listener.db.migrate import migrate
 
@@ -145,6 +146,32 @@ def test_adopted_tables_take_new_rows(empty_database: Database, tables: str) -> 
     assert state == [(True, True)]
     empty_database.execute("INSERT INTO polling_metrics (workflow_name, action_taken) VALUES ('upload', 'skipped')")
     assert empty_database.execute("UPDATE polling_state SET last_orders_count = 0 WHERE id = 1 RETURNING id") == [(1,)]
+
+
+#: Columns of our names that may be null and have no default.
+NULLABLE_TABLE = """
+CREATE TABLE orders_inbox (
+    id serial PRIMARY KEY, order_number text, payload jsonb, status text, priority smallint, scheduled_at timestamptz,
+    attempts integer, revision integer
+);
+INSERT INTO orders_inbox (order_number, status) VALUES ('old', 'Pending'), ('edited', 'Failed'), ('retried', 'Failed');
+"""
+
+
+def test_new_rows_of_an_adopted_table_are_claimed_and_old_ones_stay_as_they_are(empty_database: Database) -> None:
+    """Until a person edits or retries them: without a priority or a time they were never due."""
+    empty_database.execute(NULLABLE_TABLE)
+    migrate(empty_database.url, "public")
+    empty_database.execute("INSERT INTO orders_inbox (order_number) VALUES ('new')")
+    conn = engine_connection(empty_database)
+    assert [row["row_order_number"] for row in claim(conn, 10)] == ["new"]
+    query = "SELECT DISTINCT priority, scheduled_at, attempts, revision FROM orders_inbox WHERE order_number <> 'new'"
+    assert empty_database.execute(query) == [(None, None, None, None)]
+
+    empty_database.execute("UPDATE orders_inbox SET payload = '{}' WHERE order_number = 'edited'")
+    empty_database.execute("UPDATE orders_inbox SET status = 'Pending' WHERE order_number = 'retried'")
+
+    assert {(row["row_order_number"], row["attempts"]) for row in claim(conn, 10)} == {("edited", 1), ("retried", 1)}
 
 
 def test_row_of_a_single_row_polling_state_is_kept(empty_database: Database) -> None:

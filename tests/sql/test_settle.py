@@ -389,3 +389,39 @@ async def test_rows_of_one_claim_are_settled_each_by_itself(database: Database, 
     await table.settle([Settlement(job=one, kind=Settle.COMPLETE)])
 
     assert [row["status"] for row in read_all(database, [first, second])] == ["Uploaded", "Processing"]
+
+
+@pytest.fixture
+def adopted(database: Database) -> int:
+    """A row of an older table: no number of attempts, no revision."""
+    database.execute("ALTER TABLE orders_inbox ALTER attempts DROP NOT NULL, ALTER revision DROP NOT NULL")
+    (key,) = insert(database, attempts=None, revision=None)
+    return key
+
+
+async def test_a_row_without_a_revision_is_completed(database: Database, table: QueueTable, adopted: int) -> None:
+    (job,) = await claimed(table)
+    assert (job.attempt, job.revision) == (1, 0)
+    await table.settle([Settlement(job=job, kind=Settle.COMPLETE)])
+    row = read(database, adopted)
+    assert (row["status"], row["attempts"], row["finished_at"] is None) == ("Uploaded", 1, False)
+
+
+async def test_a_row_without_a_revision_waits_for_its_retry(
+    database: Database, table: QueueTable, adopted: int
+) -> None:
+    (job,) = await claimed(table)
+    await table.settle([Settlement(job=job, kind=Settle.RETRY, delay_s=300.0, error="no")])
+    assert (await table.claim(limit=1, session_key=SESSION)).jobs == []
+    assert read(database, adopted)["status"] == "Pending"
+
+
+@pytest.mark.parametrize("change", ["payload = '[]'", "status = 'Pending'"], ids=["edited", "retried by hand"])
+async def test_a_row_without_a_revision_that_changes_in_flight_is_work_again(
+    database: Database, table: QueueTable, adopted: int, change: str
+) -> None:
+    (job,) = await claimed(table)
+    database.execute(f"UPDATE orders_inbox SET {change}")
+    await table.settle([Settlement(job=job, kind=Settle.COMPLETE)])
+    row = read(database, adopted)
+    assert (row["status"], row["attempts"], row["revision"]) == ("Pending", 0, 1)
