@@ -125,7 +125,7 @@ def demo(
 def sandbox(
     listen: Annotated[str, typer.Option("--listen", help="Address to listen on, host:port.")] = "127.0.0.1:8090",
     limit: Annotated[int, typer.Option("--limit", min=0, help="Calls per window; 0 = no limit.")] = 40,
-    window: Annotated[float, typer.Option("--window", min=0.1, help="Seconds of one rate window.")] = 60.0,
+    window: Annotated[float, typer.Option("--window", min=0.1, max=3600.0, help="Seconds of one rate window.")] = 60.0,
 ) -> None:
     """Serve a local API that behaves like ShipStation's; /sandbox/orders lists what it holds."""
     log.set_up(format="console")

@@ -146,7 +146,7 @@ BAD = [
     ("LISTENER_POOL_MAX", "-1", "greater than or equal to 1"),
     ("LISTENER_POOL_MAX", "four", "valid integer"),
     ("LISTENER_SHUTDOWN_TIMEOUT", "-1", "greater than or equal to 0"),
-    ("LISTENER_SHUTDOWN_TIMEOUT", "nan", "finite"),
+    ("LISTENER_SHUTDOWN_TIMEOUT", "NaN", "finite"),
     ("LISTENER_LOG_FORMAT", "xml", "'json' or 'console'"),
     ("SHIPSTATION_BASE_URL", "ftp://x", "expected http://host"),
     ("SHIPSTATION_BASE_URL", "ssapi.shipstation.com", "expected http://host"),
@@ -155,6 +155,8 @@ BAD = [
     ("SHIPSTATION_TIMEOUT", "0", "greater than or equal to 1"),
     ("SHIPSTATION_RATE_LIMIT", "-1", "greater than or equal to 0"),
     ("SHIPSTATION_RATE_WINDOW", "inf", "finite"),
+    ("SHIPSTATION_RATE_WINDOW", "NaN", "finite"),
+    ("SHIPSTATION_TIMEOUT", "NaN", "finite"),
 ]
 
 

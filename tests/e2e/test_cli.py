@@ -275,6 +275,8 @@ def test_retry_says_what_is_missing(arguments: list[str], words: str, call: Call
         ["demo", "--orders", "0"],
         ["demo", "--orders", "many"],
         ["sandbox", "--limit", "-1"],
+        ["sandbox", "--window", "nan"],
+        ["sandbox", "--window", "inf"],
     ],
 )
 def test_wrong_usage_is_told_without_a_traceback(arguments: list[str], call: Call) -> None:
