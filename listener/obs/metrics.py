@@ -118,9 +118,10 @@ class Metrics:
                 "requests_waiting": "Callers waiting for a connection",
             }.items()
         }
-        self._pool_errors = Gauge(
+        self._pool_errors = Counter(
             "listener_pool_connection_errors", "Failed attempts to connect since the process started", registry=r
         )
+        self._pool_errors_seen = 0
 
     def _show_queue(self, queue: str) -> None:
         """Make the series exist at 0: an absent series and a quiet one must not look the same."""
@@ -188,12 +189,14 @@ class Metrics:
         self._paused.labels(*labels).set(int(budget["is_paused"]))
 
     def show_pool(self, stats: Mapping[str, int]) -> None:
-        """Set the pool's gauges from psycopg_pool's own counters."""
+        """Set the pool's metrics from psycopg_pool's own counters."""
         self._pool["connections"].set(stats.get("pool_size", 0))
         self._pool["connections_idle"].set(stats.get("pool_available", 0))
         self._pool["connections_max"].set(stats.get("pool_max", 0))
         self._pool["requests_waiting"].set(stats.get("requests_waiting", 0))
-        self._pool_errors.set(stats.get("connections_errors", 0))
+        errors = stats.get("connections_errors", 0)  # since the pool was opened
+        self._pool_errors.inc(errors - self._pool_errors_seen)
+        self._pool_errors_seen = errors
 
     def render(self) -> bytes:
         """Return the exposition text."""

@@ -31,6 +31,7 @@ PROMISED: dict[str, tuple[str, set[str]]] = {
     "listener_pool_connections_idle": ("gauge", set()),
     "listener_pool_connections_max": ("gauge", set()),
     "listener_pool_requests_waiting": ("gauge", set()),
+    "listener_pool_connection_errors_total": ("counter", set()),
 }
 
 

@@ -141,6 +141,18 @@ def test_pool_gauges_are_the_pools_own_figures(metrics: Metrics) -> None:
     assert now.value("listener_pool_requests_waiting") == 2
 
 
+def test_errors_of_the_pool_are_counted_once(metrics: Metrics) -> None:
+    """The pool tells their sum at each scrape; a pool that never failed does not name it."""
+    for stats, expected in (
+        ({}, 0),
+        ({"connections_errors": 2}, 2),
+        ({"connections_errors": 2}, 2),
+        ({"connections_errors": 5}, 5),
+    ):
+        metrics.show_pool(stats)
+        assert read(metrics).value("listener_pool_connection_errors_total") == expected
+
+
 def test_two_processes_in_one_interpreter_share_nothing() -> None:
     """The registry is the process object's own, not the library's global one."""
     first, second = Metrics(["upload"]), Metrics(["upload"])
