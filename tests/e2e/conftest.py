@@ -5,22 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox.server import Client
-from sandbox.server import Server as SandboxServer
+from sandbox.server import Client, serving
 
 from e2e.service import Orders, Services, services
-from listener.sandbox.shipstation import SandboxSettings
 
 
 @pytest.fixture
 def api() -> Iterator[Client]:
     """An empty sandbox without a rate limit."""
-    with SandboxServer(SandboxSettings(limit=0)) as server:
-        client = Client(server.address)
-        yield client
-        client.control("DELETE", "faults")
-        client.close()
-        server.sandbox.close()
+    with serving() as api:
+        yield api
 
 
 @pytest.fixture

@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 from conftest import Database, Server, fresh_database
-from sandbox.server import Client
-from sandbox.server import Server as SandboxServer
+from sandbox.server import Client, serving
 from waiting import until
 
 from e2e.service import Orders, services
 from listener.sandbox.limits import Limiter, Verdict
-from listener.sandbox.shipstation import SandboxSettings
 
 LIMIT = 40
 # Of each window, one to two seconds go to the header's whole seconds and the margin that covers them.
@@ -72,9 +70,8 @@ class Shop:
 def running(server: Server, template: str, folder: Path, *, batch_size: int, window_s: float) -> Iterator[Shop]:
     """Start the processes; stop them afterwards."""
     environ = {"SHIPSTATION_RATE_LIMIT": str(LIMIT), "SHIPSTATION_RATE_WINDOW": str(window_s)}
-    settings = SandboxSettings(limit=LIMIT, window_s=window_s, seed=5)
-    with fresh_database(server, template) as database, SandboxServer(settings) as sandbox:
-        api = Client(sandbox.address)
+    sandbox = serving(limit=LIMIT, window_s=window_s, seed=5)
+    with fresh_database(server, template) as database, sandbox as api:
         database.execute("INSERT INTO configuration_params VALUES ('upload_batch_size', %s)", [str(batch_size)])
         with services(database.url, api, folder) as listeners:
             for _ in range(PROCESSES):
@@ -83,8 +80,6 @@ def running(server: Server, template: str, folder: Path, *, batch_size: int, win
                 service.wait_ready()
             yield Shop(database, Orders(database), api, window_s)
             assert [service.stop() for service in listeners.all] == [0] * PROCESSES
-        api.close()
-        sandbox.sandbox.close()
 
 
 @pytest.fixture(scope="module")

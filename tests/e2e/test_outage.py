@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 from conftest import Database, Server, fresh_database
-from sandbox.server import Client
-from sandbox.server import Server as SandboxServer
+from sandbox.server import Client, serving
 from waiting import until
 
 from e2e.service import Orders, Service, services
-from listener.sandbox.shipstation import SandboxSettings
 
 COUNT = 500
 # Enough for a loaded machine to upload 100 orders in, little enough to wait for in the tests of silence.
@@ -82,16 +80,12 @@ class Shop:
 @pytest.fixture(scope="module")
 def both(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     # 1 s: a 429 names the end of the window, which is waited for
-    settings = SandboxSettings(limit=0, window_s=1.0, seed=3)
-    with fresh_database(server, template) as database, SandboxServer(settings) as sandbox:
+    with fresh_database(server, template) as database, serving(window_s=1.0, seed=3) as api:
         database.execute("INSERT INTO configuration_params VALUES ('max_attempts', '3')")
-        api = Client(sandbox.address)
         with services(database.url, api, tmp_path_factory.mktemp("outage")) as group:
             listeners = [group.start(SHIPSTATION_TIMEOUT=TIMEOUT_S).wait_ready() for _ in range(2)]
             yield Shop(database, Orders(database), api, listeners)
             assert [service.stop() for service in listeners] == [0, 0]
-        api.close()
-        sandbox.sandbox.close()
 
 
 @pytest.fixture

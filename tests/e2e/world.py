@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from conftest import Database, fresh_database
-from sandbox.server import Client, Server
+from sandbox.server import Client, serving
 
 from e2e.service import Orders, Service, Services, services
-from listener.sandbox.shipstation import SandboxSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +37,9 @@ class World:
 @contextmanager
 def world(server: Any, template: str, folder: Path) -> Iterator[World]:
     """An empty, migrated database and an empty sandbox without a rate limit."""
-    with fresh_database(server, template) as database, Server(SandboxSettings(limit=0)) as sandbox:
-        api = Client(sandbox.address)
-        try:
-            with services(database.url, api, folder) as listeners:
-                yield World(database, api, listeners, Orders(database))
-        finally:
-            api.control("DELETE", "faults")
-            api.close()
-            sandbox.sandbox.close()
+    with (
+        fresh_database(server, template) as database,
+        serving() as api,
+        services(database.url, api, folder) as listeners,
+    ):
+        yield World(database, api, listeners, Orders(database))

@@ -3,6 +3,8 @@
 import base64
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
@@ -94,6 +96,19 @@ class Client:
         peer = socket.create_connection(self.address)
         peer.sendall(head.encode() + body)
         return peer
+
+
+@contextmanager
+def serving(**settings: Any) -> Iterator[Client]:
+    """An empty sandbox of the caller's own, without a rate limit unless it is set."""
+    with Server(SandboxSettings(**{"limit": 0, **settings})) as server:
+        api = Client(server.address)
+        try:
+            yield api
+        finally:
+            api.control("DELETE", "faults")
+            api.close()
+            server.sandbox.close()
 
 
 def order(number: str = "1001", **changes: Any) -> dict[str, Any]:

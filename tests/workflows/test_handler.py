@@ -5,14 +5,13 @@ from typing import Any
 
 import anyio
 import pytest
-from sandbox.server import Client, Server, order
+from sandbox.server import Client, order, serving
 from waiting import until_async
 
 from listener.clients.shipstation.client import ShipStation
 from listener.core.budget import Permit, RateHeaders, Refusal
 from listener.core.job import Job
 from listener.core.outcome import Done, Fail, Outcome, Retry
-from listener.sandbox.shipstation import SandboxSettings
 from listener.workflows.upload.handler import Upload
 
 pytestmark = pytest.mark.anyio
@@ -47,12 +46,8 @@ class Budget:
 
 @pytest.fixture
 def api() -> Iterator[Client]:
-    with Server(SandboxSettings(limit=0, seed=1)) as server:
-        client = Client(server.address)
-        yield client
-        client.control("DELETE", "faults")
-        client.close()
-        server.sandbox.close()
+    with serving(seed=1) as api:
+        yield api
 
 
 @pytest.fixture
