@@ -1,17 +1,18 @@
 """`listener demo`: everything on this machine and nothing left behind — Postgres, sandbox, service, sample orders."""
 
 import shlex
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
 import anyio
-from anyio.to_thread import run_sync
 from pydantic import SecretStr
 
 from listener.app import App
@@ -40,16 +41,8 @@ class Accepted:
 
 async def run(count: int, ends: bool) -> bool:
     """Insert `count` orders and watch them arrive; True when every one arrived exactly once."""
-    with tempfile.TemporaryDirectory(prefix="order-listener-", ignore_cleanup_errors=True) as folder:
-        _say(f"starting PostgreSQL in {folder} …")
-        cluster = Cluster(data_dir=Path(folder) / "data")
-        try:
-            await run_sync(cluster.start)
-            await run_sync(migrate, cluster.url(), "public")
-            return await _with_services(cluster, count, ends)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await run_sync(cluster.stop)
+    with _temporary_server() as cluster:
+        return await _with_services(cluster, count, ends)
 
 
 async def serve_sandbox(listen: str, limit: int, window_s: float) -> None:
@@ -62,6 +55,43 @@ async def serve_sandbox(listen: str, limit: int, window_s: float) -> None:
     _say(f"export SHIPSTATION_BASE_URL={address} SHIPSTATION_API_KEY={settings.key} SHIPSTATION_API_SECRET={secret}")
     _say(f"what it holds: {address}/sandbox/orders")
     await serve(build(settings), sock)
+
+
+@contextmanager
+def _temporary_server() -> Iterator[Cluster]:
+    """A migrated server in a folder of its own; afterwards neither is left, however impatient the person is.
+
+    Blocks the event loop, which has nothing else to do: a Ctrl-C would leave a thread behind that still makes the
+    server while its folder is removed (seen).
+    """
+    parts = ExitStack()
+    try:
+        with _uninterrupted() as presses:
+            folder = parts.enter_context(
+                tempfile.TemporaryDirectory(prefix="order-listener-", ignore_cleanup_errors=True)
+            )
+            _say(f"starting PostgreSQL in {folder} …")
+            cluster = Cluster(data_dir=Path(folder) / "data")
+            parts.callback(cluster.stop)
+            cluster.start()
+            migrate(cluster.url(), "public")
+        if presses:
+            signal.raise_signal(signal.SIGINT)
+        yield cluster
+    finally:
+        with _uninterrupted():
+            parts.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[list[int]]:
+    """Ctrl-C is only noted."""
+    presses: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: presses.append(number))
+    try:
+        yield presses
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def _with_services(cluster: Cluster, count: int, ends: bool) -> bool:

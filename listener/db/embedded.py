@@ -162,7 +162,7 @@ class Cluster:
             "--auth-local=reject",  # there is no Unix socket: its path would be too long in deep folders
             "--encoding=UTF8",
             "--no-locale",  # one collation on every machine
-            *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
+            "--no-sync",  # it need not survive a crash of the machine, and a busy disk takes its time
         )
 
     def _start_server(self) -> None:
@@ -217,6 +217,7 @@ class Cluster:
                 stderr=subprocess.STDOUT,
                 cwd=self.data_dir,
                 check=False,
+                start_new_session=True,  # Ctrl-C reaches us alone: half an initdb would leave its folder behind
                 **self._as_account(),
             )
             output.seek(0)

@@ -94,6 +94,7 @@ def started(group: Services, *arguments: str, python: tuple[str, ...] = (), **en
         cwd=group.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        process_group=0,  # as in a terminal, where Ctrl-C reaches a command and all that it runs
     )
     try:
         yield process
@@ -562,16 +563,52 @@ def test_ctrl_c_during_the_imports_is_silent(commands: Services) -> None:
     assert "KeyboardInterrupt" not in seen + err
 
 
-def test_ctrl_c_ends_the_demo_and_its_server(commands: Services) -> None:
-    """While it still starts: nothing is left behind."""
-    with started(commands, "demo", "--orders", "1", "--exit", TMPDIR="/tmp") as process:
-        folder = re.search(r"starting PostgreSQL in (\S+)", read_until(process.stdout, "…"))
-        assert folder
-        process.send_signal(signal.SIGINT)
-        code, _, err = end(process)
+@contextmanager
+def starting_demo(group: Services, made: str) -> Iterator[tuple[Any, Path]]:
+    """A demo that has made this much of its server, and the folder that it is in."""
+    with started(group, "demo", "--orders", "1", TMPDIR="/tmp") as process:
+        said = re.search(r"starting PostgreSQL in (\S+)", read_until(process.stdout, "…"))
+        assert said
+        folder = Path(said[1])
+        until((folder / made).exists, deadline_s=60, what=f"{made} in its folder")
+        yield process, folder
+
+
+def running_in(folder: Path) -> list[str]:
+    """The command lines of all processes that name the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # one that ended while we look
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if str(folder) in line]
+
+
+@pytest.mark.parametrize(
+    "made", ["", "data/PG_VERSION", "data/postmaster.pid"], ids=["at once", "while it is made", "while it starts"]
+)
+def test_ctrl_c_ends_the_demo_and_its_server(commands: Services, made: str) -> None:
+    """Whenever it is pressed: neither a process nor a file is left behind."""
+    with starting_demo(commands, made) as (process, folder):
+        os.killpg(process.pid, signal.SIGINT)
+        code, out, err = end(process, deadline_s=120)
     assert code == INTERRUPTED
     assert "Traceback" not in err
-    assert not Path(folder[1]).exists()
+    assert "Ctrl-C ends it all" not in out, "the signal came too late"
+    assert not folder.exists()
+    assert running_in(folder) == []
+
+
+def test_ctrl_c_that_is_pressed_all_the_time_leaves_nothing_of_the_demo(commands: Services) -> None:
+    """Impatience neither ends the start half-way nor the end."""
+    with starting_demo(commands, "data/PG_VERSION") as (process, folder):
+
+        def has_ended() -> bool:
+            os.killpg(process.pid, signal.SIGINT)
+            return process.poll() is not None
+
+        until(has_ended, deadline_s=120, what="the end of the demo")
+    assert not folder.exists()
+    assert running_in(folder) == []
 
 
 def test_ctrl_c_stops_the_service_in_order(listeners: Services) -> None:
