@@ -10,22 +10,25 @@ from anyio.abc import TaskStatus
 
 from listener.clients.shipstation.client import CONNECTOR, ShipStation, account_name
 from listener.config.environment import Environment
-from listener.config.live import LiveConfig, read_live_config
+from listener.config.live import LiveConfig
 from listener.core.budget import Gate
 from listener.core.errors import ConfigError, ListenerError
-from listener.core.events import Bus, ConfigLoaded, EngineStarted
+from listener.core.events import Bus, QueueMode
 from listener.core.queue import Limits, Queue
 from listener.db.applied import verify_async
 from listener.db.budgets import ApiBudget
 from listener.db.configuration import read_configuration
+from listener.db.polling_metrics import PollingLog
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.engine.completer import Completer
+from listener.engine.configuration import Configuration
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.executor import Executor, Handler
+from listener.engine.polling_metrics import PollingMetrics
 from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
-from listener.engine.supervisor import Policy, Supervisor, Worker
+from listener.engine.supervisor import Supervisor, Worker
 from listener.engine.wake import Wake
 from listener.obs import log as logs
 from listener.obs.metrics import Metrics
@@ -36,6 +39,10 @@ from listener.web.figures import Figures
 from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
 
 QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD,)}
+# The older scripts' names in polling_metrics.
+_WORKFLOWS = {"upload": "shipstation-upload", "import": "xml-import"}
+# Seconds the last figures may take to be written at the end.
+_LAST_FLUSH_S = 2.0
 
 
 class App:
@@ -46,9 +53,6 @@ class App:
         self._names = chosen_queues(env)
         if UPLOAD.name in self._names:
             credentials(env)  # said now, before anything runs
-        self.config = LiveConfig()
-        self._config_version = 0
-        self._invalid: dict[str, str] = {}
         self.bus = Bus()
         self._metrics = Metrics(self._names)
         self._event_log = logs.EventLog({name: QUEUES[name].noun for name in self._names})
@@ -62,10 +66,23 @@ class App:
             min_size=env.pool_min,
             max_size=env.pool_max,
         )
+        self.configuration = Configuration(lambda: read_configuration(self.pool_), self.bus.publish)
+        self._polling = PollingMetrics(
+            PollingLog(self.pool_),
+            self.bus.publish,
+            is_enabled=lambda: self.configuration.live.polling_metrics_enabled,
+            names=_WORKFLOWS,
+        )
+        self.bus.subscribe(self._polling.on_event)
         self.tables = {name: QueueTable(self.pool_, QUEUES[name]) for name in self._names}
-        self.slots = Slots(lambda: self.config.max_concurrent_operations)
+        self.slots = Slots(lambda: self.live.max_concurrent_operations)
         self.address = ""
-        self._wakes: list[Wake] = []
+        self._modes: dict[str, tuple[bool, bool, float]] = {}
+
+    @property
+    def live(self) -> LiveConfig:
+        """The configuration in force."""
+        return self.configuration.live
 
     async def run(self, *, started: anyio.Event | None = None) -> None:
         """Run until SIGTERM or SIGINT. Raises ConfigError, DatabaseError for what no waiting mends."""
@@ -89,6 +106,8 @@ class App:
                     await self.supervisor.run()
                 except ListenerError as error:  # outside the group it would arrive wrapped
                     failure = error
+                with anyio.move_on_after(_LAST_FLUSH_S):
+                    await self._polling.flush()
                 group.cancel_scope.cancel("the engine has stopped")
         log.info("Connection pool closed")
         if failure is not None:
@@ -96,6 +115,7 @@ class App:
 
     async def _wire(self, stack: AsyncExitStack) -> Supervisor:
         workers: list[Worker] = []
+        self.configuration.on_change(self._announce)
         if UPLOAD.name in self._names:
             client = await stack.enter_async_context(self._shipstation())
             workers.append(self._worker(UPLOAD, Upload(client, client.account), client.account, self._upload_limits))
@@ -106,13 +126,10 @@ class App:
             self.slots,
             Rescuer(list(self.tables.values()), self.bus.publish),
             self.bus.publish,
-            policy=Policy(
-                poll_s=lambda: self.config.fast_polling_interval,
-                operation_timeout_s=lambda: self.config.operation_timeout,
-                shutdown_timeout_s=self.env.shutdown_timeout_s,
-            ),
+            configuration=self.configuration,
+            shutdown_timeout_s=self.env.shutdown_timeout_s,
             verify=lambda: self.pool_.inspect(lambda conn: verify_async(conn, self.env.schema_name)),
-            reload=self._reload,
+            chores=(self._polling.run,),
         )
 
     def _figures(self) -> Figures:
@@ -123,7 +140,7 @@ class App:
             self.slots,
             self._metrics,
             self._running,
-            configuration=lambda: {"version": self._config_version, "invalid": self._invalid},
+            self.configuration,
             accounts=frozenset(
                 {(CONNECTOR, account_name(credentials(self.env)[0]))} if UPLOAD.name in self._names else ()
             ),
@@ -151,7 +168,6 @@ class App:
 
     def _worker(self, queue: Queue, handler: Handler, gate: Gate | None, limits: Any) -> Worker:
         table, wake = self.tables[queue.name], Wake()
-        self._wakes.append(wake)
         completer = Completer(
             table, self.bus.publish, on_reopened=lambda: wake.ring("reopened"), on_delayed=wake.ring_in
         )
@@ -172,42 +188,47 @@ class App:
             self.bus.publish,
             gate=gate,
             limits=limits,
-            poll_s=lambda: self.config.poll_interval_s(queue.name),
+            poll_s=lambda: self.live.poll_interval_s(queue.name),
         )
+
+        def follow(before: LiveConfig, after: LiveConfig) -> None:
+            if after != before:
+                wake.ring("config")  # a sleep that was long under the old values ends now
+            executor.prolong(after.operation_timeout - before.operation_timeout)
+
+        self.configuration.on_change(follow)
         return Worker(
-            dispatcher=dispatcher, completer=completer, hears=lambda: self.config.notifications_enabled(queue.name)
+            dispatcher=dispatcher, completer=completer, hears=lambda: self.live.notifications_enabled(queue.name)
         )
 
     def _upload_limits(self) -> Limits:
         return Limits(
-            enabled=self.config.upload_enabled,
-            batch_size=min(self.config.upload_batch_size, MOST_ORDERS),
-            concurrency=self.config.upload_concurrency,
-            max_attempts=self.config.max_attempts,
-            timeout_s=self.config.operation_timeout,
+            enabled=self.live.is_enabled(UPLOAD.name),
+            batch_size=min(self.live.upload_batch_size, MOST_ORDERS),
+            concurrency=self.live.upload_concurrency,
+            max_attempts=self.live.max_attempts,
+            timeout_s=self.live.operation_timeout,
         )
 
-    async def _reload(self) -> None:
-        """Read the live configuration; a failed query raises and changes nothing."""
-        before = None if self._config_version == 0 else self.config
-        level = self.config.log_level
-        self.config, self._invalid = read_live_config(await read_configuration(self.pool_), before)
-        if before is not None and self.config != before:
-            for wake in self._wakes:  # a sleep that was long under the old values ends now
-                wake.ring("config")
-        if self.config.log_level != level:
-            logs.set_level(self.config.log_level)
-        self._config_version += 1
-        self.bus.publish(ConfigLoaded(version=self._config_version, invalid=self._invalid))
+    def _announce(self, before: LiveConfig, after: LiveConfig) -> None:
+        """Say how each queue works from now on, and at which level that is said."""
+        if after.log_level != before.log_level:  # at the start nobody may have asked for the default
+            logs.set_level(after.log_level)
         for name in self._names:
-            if before is None or before.poll_interval_s(name) != self.config.poll_interval_s(name):
-                self.bus.publish(
-                    EngineStarted(
-                        queue=name,
-                        fast_polling=self.config.notifications_enabled(name),
-                        interval_s=self.config.poll_interval_s(name),
-                    )
+            mode = (after.is_enabled(name), after.notifications_enabled(name), after.poll_interval_s(name))
+            if self._modes.get(name) == mode:
+                continue
+            is_enabled, fast_polling, interval_s = mode
+            self.bus.publish(
+                QueueMode(
+                    queue=name,
+                    is_enabled=is_enabled,
+                    fast_polling=fast_polling,
+                    interval_s=interval_s,
+                    is_start=name not in self._modes,
                 )
+            )
+            self._modes[name] = mode
 
     async def _obey_signals(self, *, task_status: TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -8,6 +8,7 @@ server is started from them), a URL = a server that runs already (its user must 
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,10 @@ from waiting import until
 from listener.core.errors import ConfigError
 from listener.db.embedded import Cluster, embedded_bin_dir
 from listener.db.migrate import migrate
+
+# Ctrl-C must reach what the tests start, also where a shell started the tests in the background with SIGINT ignored.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: No disk flushes: a test's database need not survive the machine. Twice the default connections: tests open many.
 SERVER_SETTINGS = {"fsync": "off", "max_connections": "200"}

@@ -9,6 +9,7 @@ import anyio
 import typer
 
 from listener.app import QUEUES, App
+from listener.cli import config as config_
 from listener.cli import demo as demo_
 from listener.cli import status as status_
 from listener.config.environment import load_environment
@@ -31,6 +32,8 @@ def _print_version(is_asked: bool) -> None:
         print(f"order-listener {metadata.version('order-listener')}")
         raise typer.Exit
 
+
+cli.add_typer(config_.config)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 

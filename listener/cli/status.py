@@ -5,24 +5,16 @@ from dataclasses import asdict
 from typing import Any
 
 from listener.app import QUEUES
+from listener.cli.database import opened
 from listener.config.environment import Environment
-from listener.db.applied import verify_async
 from listener.db.budgets import read_budgets
-from listener.db.pool import Pool
 from listener.db.queue import QueueTable
-from listener.db.session import probe, read_live_sessions
-
-
-def _pool(env: Environment) -> Pool:
-    url = env.database_url.get_secret_value()
-    return Pool(url, schema=env.schema_name, is_pooled=env.is_pooled, min_size=0, max_size=1)
+from listener.db.session import read_live_sessions
 
 
 async def read(env: Environment) -> dict[str, Any]:
     """Return queues, sessions and connectors. Raises Unreachable, DatabaseError, Unmigrated."""
-    await require_database(env)
-    async with _pool(env) as pool:
-        await pool.inspect(lambda conn: verify_async(conn, env.schema_name))
+    async with opened(env) as pool:
         return {
             "queues": {name: asdict(await QueueTable(pool, queue).depth()) for name, queue in QUEUES.items()},
             "sessions": await read_live_sessions(pool),
@@ -55,16 +47,9 @@ def render(figures: dict[str, Any]) -> str:
 
 async def retry(env: Environment, queue: str, ids: Sequence[int]) -> tuple[int, list[int]]:
     """Retry rows by id, or every failed row when `ids` is empty; returns how many, and the ids that were not."""
-    await require_database(env)
-    async with _pool(env) as pool:
-        await pool.inspect(lambda conn: verify_async(conn, env.schema_name))
+    async with opened(env) as pool:
         table = QueueTable(pool, QUEUES[queue])
         if not ids:
             return await table.retry_failed(), []
         retried = await table.retry_keys(ids)
         return len(retried), [i for i in ids if i not in set(retried)]
-
-
-async def require_database(env: Environment) -> None:
-    """Say at once what is wrong with the address, instead of a pool's time-out. Raises Unreachable, DatabaseError."""
-    await probe(env.database_url.get_secret_value())

@@ -5,8 +5,9 @@ docs. Pure: rows come in as an argument. Keys are read in any case; a value that
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,19 +16,26 @@ from pydantic import BaseModel, ConfigDict, Field
 ROLLED_BACK_INTERVAL_S = 300.0
 """Seconds between polls without fast polling: the pace of the cron jobs that this service replaced."""
 
+DISABLED_INTERVAL_S = 60.0
+"""Seconds between two looks at the switch of a workflow that is off; a change of the switch itself acts at once."""
+
 ALIASES = MappingProxyType({"unified_sync_interval": "sync_interval"})
 """Lower-case names of older plans → key. (`FAST_POLLING_INTERVAL` is `fast_polling_interval` in another case.)"""
 
-_TRUE, _FALSE = frozenset(("true", "1", "yes", "on")), frozenset(("false", "0", "no", "off"))
-_UNITS = {"s": "seconds", "rows": "rows", "calls": "handler calls", "attempts": "attempts", "days": "days"}
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+# ASCII only: the trigger in the database must read a value exactly as we do, whatever its locale makes of other letters
+_BLANKS = " \t\n\r\v\f"
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _SWITCH_OF = {"upload": "enable_fast_upload_polling", "import": "enable_fast_xml_polling"}
 
 
-def _of(unit: str, description: str) -> Any:
-    return Field(description=description, json_schema_extra={"unit": unit})
+def _of(unit: str, description: str, *, is_seeded: bool = False, missing: int | None = None) -> Any:
+    return Field(description=description, json_schema_extra={"unit": unit, "is_seeded": is_seeded, "missing": missing})
 
 
-Concurrency = Annotated[int, Field(ge=1, le=100), _of("calls", "handler calls of this queue at once, per process")]
+Concurrency = Annotated[
+    int, Field(ge=1, le=100), _of("handler calls", "handler calls of this queue at once, per process")
+]
 
 
 class LiveConfig(BaseModel):
@@ -35,41 +43,60 @@ class LiveConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    fast_polling_enabled: Annotated[bool, _of("", "false = rollback: ignore notifications, poll every 300 s")] = True
-    enable_fast_upload_polling: Annotated[bool, _of("", "the same for upload alone")] = True
-    enable_fast_xml_polling: Annotated[bool, _of("", "the same for import alone")] = True
-    fast_polling_interval: Annotated[int, Field(ge=1, le=3_600), _of("s", "between safety polls")] = 15
-    sync_interval: Annotated[int, Field(ge=10, le=86_400), _of("s", "between ShipStation syncs")] = 120
+    fast_polling_enabled: Annotated[
+        bool, _of("", "false = rollback: ignore notifications, poll every 300 s", is_seeded=True)
+    ] = True
+    enable_fast_upload_polling: Annotated[bool, _of("", "the same for upload alone", is_seeded=True)] = True
+    enable_fast_xml_polling: Annotated[bool, _of("", "the same for import alone", is_seeded=True)] = True
+    fast_polling_interval: Annotated[
+        int, Field(ge=1, le=3_600), _of("seconds", "between safety polls", is_seeded=True, missing=300)
+    ] = 15
+    sync_interval: Annotated[
+        int, Field(ge=10, le=86_400), _of("seconds", "between ShipStation syncs", is_seeded=True, missing=300)
+    ] = 120
     upload_enabled: Annotated[bool, _of("", "false = claim no orders; running work ends")] = True
     import_enabled: Annotated[bool, _of("", "false = claim no files; running work ends")] = True
     sync_enabled: Annotated[bool, _of("", "false = claim no sync runs; running work ends")] = True
-    upload_batch_size: Annotated[int, Field(ge=1, le=100), _of("rows", "orders in one call; ShipStation takes 100")] = (
-        100
-    )
+    upload_batch_size: Annotated[
+        int, Field(ge=1, le=100), _of("orders", "orders in one call; ShipStation takes 100")
+    ] = 100
     upload_concurrency: Concurrency = 2
     import_concurrency: Concurrency = 2
     sync_concurrency: Concurrency = 4
     max_attempts: Annotated[int, Field(ge=1, le=100), _of("attempts", "before a row goes to Failed")] = 10
-    operation_timeout: Annotated[int, Field(ge=1, le=86_400), _of("s", "that one handler call may take")] = 300
+    operation_timeout: Annotated[
+        int, Field(ge=1, le=86_400), _of("seconds", "that one handler call may take, also one that runs already")
+    ] = 300
     max_concurrent_operations: Annotated[
-        int, Field(ge=1, le=1_000), _of("calls", "handler calls of all queues at once, per process")
+        int, Field(ge=1, le=1_000), _of("handler calls", "handler calls of all queues at once, per process")
     ] = 15
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _of("", "least level that is logged")] = "info"
-    polling_metrics_enabled: Annotated[bool, _of("", "write a row of polling_metrics for each check")] = True
-    retention_days: Annotated[int, Field(ge=1, le=3_650), _of("days", "that metrics and events are kept")] = 30
+    polling_metrics_enabled: Annotated[bool, _of("", "write checks to polling_metrics, kept for 7 days")] = True
+    retention_days: Annotated[int, Field(ge=1, le=3_650), _of("days", "that events are kept")] = 30
+
+    def is_enabled(self, queue: str) -> bool:
+        """Whether the queue may claim; a queue without a switch of its own always may."""
+        return bool(getattr(self, f"{queue}_enabled", True))
 
     def notifications_enabled(self, queue: str) -> bool:
-        """Whether the queue follows notifications; false = it is rolled back to slow polling."""
+        """Whether the queue follows notifications; false = it is rolled back to slow polling. Either switch is enough:
+        both older plans' rollback statements must work while the other plan's row still says true."""
         return self.fast_polling_enabled and bool(getattr(self, _SWITCH_OF.get(queue, "fast_polling_enabled")))
 
     def poll_interval_s(self, queue: str) -> float:
         """Seconds between two polls of the queue."""
+        if not self.is_enabled(queue):
+            return DISABLED_INTERVAL_S
         return float(self.fast_polling_interval) if self.notifications_enabled(queue) else ROLLED_BACK_INTERVAL_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key of `configuration_params`. default: as it is written in the table. unit: for people, may be empty."""
+    """One key of `configuration_params`. default: as it is written in the table. unit: for people, may be empty.
+
+    is_seeded: the migration writes a row for it, so that its absence is worth a word. missing: what is in force
+    without a row; for an interval it is slower than the default, which is what a lost row may safely do.
+    """
 
     name: str
     kind: Literal["boolean", "integer", "choice"]
@@ -79,80 +106,112 @@ class Key:
     minimum: int | None = None
     maximum: int | None = None
     choices: tuple[str, ...] = ()
+    is_seeded: bool = False
+    missing: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words it takes, in lower case; none for a number."""
+        return TRUE + FALSE if self.kind == "boolean" else self.choices
 
     @property
     def expected(self) -> str:
-        """What a value must look like, as half a sentence."""
+        """What a value must be, as half a sentence."""
         if self.kind == "boolean":
-            return "true, 1, yes or on, or false, 0, no or off"
+            return f"{', '.join(TRUE[:-1])} or {TRUE[-1]}, or {', '.join(FALSE[:-1])} or {FALSE[-1]}"
         if self.kind == "choice":
             return f"one of {', '.join(self.choices)}"
-        return f"a whole number from {self.minimum} to {self.maximum} ({self.unit})"
+        return f"a whole number of {self.unit} from {self.minimum} to {self.maximum}"
 
     def parse(self, text: str) -> bool | int | str:
         """Read a value; raises ValueError when it is not what is expected."""
-        word = text.strip().lower()
-        if self.kind == "boolean" and word in _TRUE | _FALSE:
-            return word in _TRUE
-        if self.kind == "choice" and word in self.choices:
-            return word
+        word = text.strip(_BLANKS).translate(_LOWER)
+        if word in self.words:
+            return word in TRUE if self.kind == "boolean" else word
         if self.kind == "integer" and self.minimum is not None and self.maximum is not None:
             # ten digits hold every range, and int() would refuse more than 4,300
             number = int(word) if re.fullmatch("[0-9]{1,10}", word) else -1
             if self.minimum <= number <= self.maximum:
                 return number
-        raise ValueError(f"expected {self.expected}")
+        raise ValueError(f"{self.name} must be {self.expected}, got {text[:80]!r}")
 
 
-def _key(field: str) -> Key:
-    info = LiveConfig.model_fields[field]
+def _key(name: str) -> Key:
+    info = LiveConfig.model_fields[name]
     kind: Literal["boolean", "integer", "choice"] = "choice"
     if info.annotation is bool:
         kind = "boolean"
     elif info.annotation is int:
         kind = "integer"
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    default = str(info.default).lower()
     return Key(
-        name=field.upper() if field.startswith("enable_") else field,
+        name=name.upper() if name.startswith("enable_") else name,
         kind=kind,
-        default=str(info.default).lower(),
-        unit=_UNITS.get(str(extra["unit"]), ""),
+        default=default,
+        unit=str(extra["unit"]),
         description=info.description or "",
         minimum=next((mark.ge for mark in info.metadata if hasattr(mark, "ge")), None),
         maximum=next((mark.le for mark in info.metadata if hasattr(mark, "le")), None),
         choices=get_args(info.annotation) if kind == "choice" else (),
+        is_seeded=bool(extra["is_seeded"]),
+        missing=default if extra["missing"] is None else str(extra["missing"]),
     )
 
 
-KEYS = MappingProxyType({field: _key(field) for field in LiveConfig.model_fields})
+KEYS = MappingProxyType({name: _key(name) for name in LiveConfig.model_fields})
 """Field of LiveConfig → its key, in the order of the docs."""
 
 
-def read_live_config(
-    rows: Iterable[tuple[str, str | None]], previous: LiveConfig | None
-) -> tuple[LiveConfig, dict[str, str]]:
-    """Give the configuration in force, and key → sentence for each value that is not.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the rows mean. invalid: key → why its value is not in force. missing: seeded keys without a row → what is
+    in force instead."""
 
-    A missing key has its default; in place of a bad value stays that of `previous`, or the default when there is none.
-    Of several rows for one key (names differ in case, or by alias) the key's own spelling counts.
+    config: LiveConfig
+    invalid: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+def field_of(param_key: str) -> str:
+    """Return the field that a row's key names, in any case and by older names; an unknown key gives no field's name."""
+    name = param_key.strip(_BLANKS).translate(_LOWER)
+    return ALIASES.get(name, name)
+
+
+def read_live_config(rows: Iterable[tuple[str, str | None]], previous: LiveConfig | None) -> Reading:
+    """Read the rows of the table.
+
+    In place of a bad value stays that of `previous`, or the default when there is none. Of several rows for one key
+    (names differ in case, or by alias) the key's own spelling counts.
     """
     values: dict[str, Any] = {}
     invalid: dict[str, str] = {}
-    for field, text in _chosen(rows).items():
-        key = KEYS[field]
+    missing: dict[str, str] = {}
+    chosen = _chosen(rows)
+    for name, key in KEYS.items():
+        if name not in chosen:
+            values[name] = key.parse(key.missing)
+            if key.is_seeded:
+                missing[key.name] = f"{key.name} has no row; {key.missing} is in force"
+            continue
+        text = chosen[name]
         try:
-            values[field] = key.parse(text or "")
+            values[name] = key.parse(text or "")
         except ValueError as error:
-            values[field] = getattr(previous or LiveConfig(), field)
-            shown = "NULL" if text is None else repr(text[:80])
-            stays = str(values[field]).lower()
-            invalid[key.name] = f"{key.name} is {shown}, {error}; {stays} stays in force"
-    return LiveConfig(**values), invalid
+            values[name] = getattr(previous or LiveConfig(), name)
+            sentence = str(error) if text is not None else f"{key.name} must be {key.expected}, got NULL"
+            invalid[key.name] = f"{sentence}; {shown(values[name])} stays in force"
+    return Reading(LiveConfig(**values), invalid, missing)
+
+
+def shown(value: object) -> str:
+    """Return a value as it is written in the table."""
+    return str(value).lower()
 
 
 def _chosen(rows: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
     """One value per field: sorted so that the row with the key's own name comes last, whatever order they came in."""
-    named = [(ALIASES.get(key.strip().lower(), key.strip().lower()), key, value) for key, value in rows]
-    known = [row for row in named if row[0] in KEYS]
+    known = [(name, key, value) for key, value in rows if (name := field_of(key)) in KEYS]
     known.sort(key=lambda row: (row[1] == KEYS[row[0]].name, row[1]))
-    return {field: value for field, _, value in known}
+    return {name: value for name, _, value in known}

@@ -1,7 +1,7 @@
 """What happens, as values. The engine and the clients publish; logs and metrics subscribe; neither knows the other."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 
@@ -127,19 +127,39 @@ class ConnectorResumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigLoaded:
-    """Live configuration was read. invalid: key → why its value is not in force."""
+    """Live configuration was read. version: number of the newest change. invalid, missing: key → a sentence.
+    changes: key → the value in force before and now."""
 
     version: int
     invalid: dict[str, str]
+    missing: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineStarted:
-    """A queue's dispatcher runs. interval_s: the safety poll."""
+class QueueMode:
+    """How a queue works from now on: at the start, and after each change. interval_s: between polls."""
 
     queue: str
+    is_enabled: bool
     fast_polling: bool
     interval_s: float
+    is_start: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookSkipped:
+    """A disabled queue was not looked at. interval_s: until the next time."""
+
+    queue: str
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsCleaned:
+    """Old rows of `polling_metrics` were deleted."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,10 +172,12 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Something failed that the engine survives (a poll, a settle that is tried again)."""
+    """Something failed that the engine survives (a poll, a settle that is tried again).
+    is_minor: no work waits for it."""
 
     where: str
     error: str
+    is_minor: bool = False
 
 
 Event: TypeAlias = (
@@ -172,7 +194,9 @@ Event: TypeAlias = (
     | ConnectorPaused
     | ConnectorResumed
     | ConfigLoaded
-    | EngineStarted
+    | QueueMode
+    | LookSkipped
+    | MetricsCleaned
     | Stopping
     | Trouble
 )

@@ -1,10 +1,71 @@
-"""Reads `configuration_params`."""
+"""`configuration_params` and its history: what the service reads and what `listener config` does."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.rows import DictRow
+
+from listener.core.errors import ConfigError, DatabaseError
 from listener.db.pool import Pool
 from listener.db.queries import query
 
 
-async def read_configuration(pool: Pool) -> list[tuple[str, str | None]]:
-    """Return every (key, value) row. Raises Unreachable, DatabaseError: never an empty answer for a failed query."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The whole table. version: number of its newest change, 0 = it was never changed. values: (key, value)."""
+
+    version: int
+    values: Sequence[tuple[str, str | None]]
+
+
+async def read_configuration(pool: Pool) -> Rows:
+    """Read every row. Raises Unreachable, DatabaseError: never an empty answer for a failed query."""
     rows = await pool.run(query("configuration", "configuration"), name="configuration")
-    return [(row["param_key"], row["param_value"]) for row in rows]
+    return Rows(rows[0]["version"], [(row["param_key"], row["param_value"]) for row in rows if row["is_there"]])
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was set. param_key: the row's spelling. old_value: what stood there, if there was a row."""
+
+    param_key: str
+    was_there: bool
+    old_value: str | None
+
+
+async def write_value(pool: Pool, param_key: str, value: str) -> Written:
+    """Set a key. Raises ConfigError when the database refuses the value, Unreachable, DatabaseError."""
+    params = {"param_key": param_key, "param_value": value}
+    try:
+        rows = await pool.run(query("configuration", "write_value"), params, name="config set")
+    except DatabaseError as error:
+        raise _refusal(error) from error
+    return Written(**rows[0])
+
+
+async def read_history(pool: Pool, param_key: str | None, *, most: int) -> list[DictRow]:
+    """Return the newest changes, newest first: of one key in any case, or of all."""
+    return await pool.run(
+        query("configuration", "history"), {"param_key": param_key, "most": most}, name="config history"
+    )
+
+
+async def restore(pool: Pool, moment: datetime) -> list[DictRow]:
+    """Put all values back to a moment; returns what changed: param_key, old_value, new_value (null = no row).
+
+    Raises ConfigError for a moment that is not in the past, Unreachable, DatabaseError.
+    """
+    try:
+        return await pool.run(query("configuration", "restore"), {"moment": moment}, name="config restore")
+    except DatabaseError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: DatabaseError) -> DatabaseError | ConfigError:
+    """Tell the trigger's no to a value, which is the caller's fault, from other trouble."""
+    diag = getattr(error.__cause__, "diag", None)
+    if diag is None or diag.sqlstate != "22023":
+        return error
+    hint = f"; {diag.message_hint}" if diag.message_hint else ""
+    return ConfigError(f"{diag.message_primary}{hint}")

@@ -26,8 +26,9 @@ from listener.db.queries import Statement, query
 Heard = Callable[[str, str], None]
 
 WAKE_CHANNEL = "listener_wake"
+CONFIG_CHANNEL = "config_changed"
 ECHO_CHANNEL = "listener_echo"
-_CHANNELS = (WAKE_CHANNEL, ECHO_CHANNEL)
+_CHANNELS = (WAKE_CHANNEL, CONFIG_CHANNEL, ECHO_CHANNEL)
 _STATEMENT_LIMIT_S = 5.0
 
 POOLER_CURE = (

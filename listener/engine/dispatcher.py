@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from listener.core.budget import Gate, Refusal
 from listener.core.errors import DatabaseError, Unreachable
-from listener.core.events import Checked, Publish, Trouble, Woke
+from listener.core.events import Checked, LookSkipped, Publish, Trouble, Woke
 from listener.core.job import Job
 from listener.core.queue import Limits
 from listener.db.queue import QueueTable
@@ -81,6 +81,7 @@ class Dispatcher:
             reasons = await self.wake.wait(self._poll_s())
             for reason in reasons:
                 self._publish(Woke(queue=self.name, reason=reason))
+            self._strays_at = min(self._strays_at, anyio.current_time() + self._poll_s())  # it may be shorter now
             try:
                 # by the clock, not by the reason: a queue that is never quiet is never woken by the poll
                 if self._has_strays or anyio.current_time() >= self._strays_at:
@@ -99,6 +100,8 @@ class Dispatcher:
         is_first = not is_slot_only
         while not self._is_stopping:
             limits = self._limits()
+            if not limits.enabled:
+                self._publish(LookSkipped(queue=self.name, interval_s=self._poll_s()))
             free = self._slots.free(self.name, limits.concurrency) if limits.enabled else 0
             self._wants_slot = limits.enabled and free == 0
             if free == 0:

@@ -48,6 +48,13 @@ class Executor:
         self._is_gated = is_gated
         self._is_releasing = is_releasing
         self._backoff = backoff
+        self._deadlines: set[anyio.CancelScope] = set()
+
+    def prolong(self, by_s: float) -> None:
+        """Move the deadline of the calls under way: the operation timeout has changed by so many seconds. The rescue
+        goes by the new one at once, and must not take rows from a call that may still run."""
+        for deadline in self._deadlines:
+            deadline.deadline += by_s
 
     async def run(self, jobs: Sequence[Job], limits: Limits, settled: Callable[[Sequence[Job]], None]) -> None:
         """Handle one batch in one slot, which the caller has taken; `settled` is told when its rows are let go."""
@@ -91,13 +98,19 @@ class Executor:
     ) -> tuple[str, str | None]:
         """Fill `outcomes` by position of the job. One deadline for the whole operation, its splits included: a longer
         one would outlive the claim."""
+        started_at = anyio.current_time()
         with anyio.move_on_after(limits.timeout_s) as deadline:
-            error = await self._attempt(jobs, range(len(jobs)), outcomes)
+            self._deadlines.add(deadline)
+            try:
+                error = await self._attempt(jobs, range(len(jobs)), outcomes)
+            finally:
+                self._deadlines.discard(deadline)
         if not deadline.cancelled_caught:
             if outcomes and all(isinstance(outcome, Release) for outcome in outcomes.values()):
                 return "released", error
             return ("failed", error) if error else ("completed", None)
-        text = f"The handler did not end within {limits.timeout_s:g} s (operation_timeout)."
+        allowed_s = deadline.deadline - started_at
+        text = f"The handler did not end within {allowed_s:g} s (operation_timeout)."
         for position in range(len(jobs)):
             outcomes.setdefault(position, Retry(text))
         return "timeout", text

@@ -6,8 +6,9 @@ Losing the session cancels all of it (the handlers too: their rows are being tak
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 
@@ -15,9 +16,10 @@ from listener.core.errors import DatabaseError, ListenerError, Pooled, SessionLo
 from listener.core.events import Publish, SessionClosed, SessionOpened, Stopping, Trouble
 from listener.core.retry import Backoff
 from listener.db.pool import Pool
-from listener.db.session import WAKE_CHANNEL, Session, end_former
+from listener.db.session import CONFIG_CHANNEL, WAKE_CHANNEL, Session, end_former
 from listener.db.trouble import is_permanent
 from listener.engine.completer import Completer
+from listener.engine.configuration import Configuration
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
@@ -36,17 +38,11 @@ class Worker:
     hears: Callable[[], bool]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What the supervisor asks the live configuration. Times in seconds."""
-
-    poll_s: Callable[[], float]
-    operation_timeout_s: Callable[[], float]
-    shutdown_timeout_s: float
-
-
 class Supervisor:
-    """The engine's life. `state` is for `/readyz`: starting, connected, reconnecting, stopping, stopped."""
+    """The engine's life. `state` is for `/readyz`: starting, connected, reconnecting, stopping, stopped.
+
+    chores: run beside the work, until cancelled, while there is a session; they survive their own database trouble.
+    """
 
     def __init__(
         self,
@@ -57,9 +53,10 @@ class Supervisor:
         rescuer: Rescuer,
         publish: Publish,
         *,
-        policy: Policy,
+        configuration: Configuration,
+        shutdown_timeout_s: float,
         verify: Callable[[], Awaitable[None]],
-        reload: Callable[[], Awaitable[None]],
+        chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ) -> None:
         self.state = "starting"
         self.detail = "no connection yet"
@@ -69,9 +66,10 @@ class Supervisor:
         self._slots = slots
         self._rescuer = rescuer
         self._publish = publish
-        self._policy = policy
+        self._configuration = configuration
+        self._shutdown_timeout_s = shutdown_timeout_s
         self._verify = verify
-        self._reload = reload
+        self._chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (configuration.follow, *chores)
         self._former: Session | None = None
         self._lost_at: float | None = None
         self._has_connected = False
@@ -149,6 +147,8 @@ class Supervisor:
             session.on_heard(self._hear)
             scope.start_soon(self._until_lost, session.listen)
             await self._prepare(session)
+            for chore in self._chores:
+                scope.start_soon(chore)
             for worker in self._workers.values():
                 scope.start_soon(worker.completer.run)
             scope.start_soon(self._until_lost, lambda: self._keep_house(session))
@@ -181,8 +181,8 @@ class Supervisor:
             await self._end(self._former)
         await self._verify()
         await session.self_test(self._pool)
-        await self._reload()
-        await self._rescuer.run_once(operation_timeout_s=self._policy.operation_timeout_s())
+        await self._configuration.reload()
+        await self._rescue()
         self._has_connected, self._failures, self._former = True, 0, None
         self.state, self.detail = "connected", f"session {session.key}"
         recovered_s = None if self._lost_at is None else time.monotonic() - self._lost_at
@@ -202,14 +202,20 @@ class Supervisor:
         """With each safety poll: is the lease still ours, is the configuration, are there rows of the dead?"""
         next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
         while True:
-            await anyio.sleep(self._policy.poll_s() * random.uniform(0.9, 1.1))  # jitter: replicas do not march in step
+            await self._configuration.sleep(self._poll_s(random.uniform(0.9, 1.1)))  # replicas do not march in step
             await session.check()
             # each by itself: rows of the dead are given back also while the configuration cannot be read
-            await self._survive(self._reload())
-            await self._survive(self._rescuer.run_once(operation_timeout_s=self._policy.operation_timeout_s()))
+            await self._survive(self._configuration.reload())
+            await self._survive(self._rescue())
             if anyio.current_time() >= next_self_test and not self._slots.active:
                 await self._survive(session.self_test(self._pool))
                 next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
+
+    def _poll_s(self, jitter: float) -> Callable[[], float]:
+        return lambda: jitter * self._configuration.live.fast_polling_interval
+
+    async def _rescue(self) -> None:
+        await self._rescuer.run_once(operation_timeout_s=self._configuration.live.operation_timeout)
 
     async def _survive(self, chore: Awaitable[object]) -> None:
         try:
@@ -225,13 +231,15 @@ class Supervisor:
         self._publish(Stopping(stage=1, active=self._slots.active))
         for worker in self._workers.values():
             worker.dispatcher.stop()
-        with anyio.move_on_after(self._policy.shutdown_timeout_s):
+        with anyio.move_on_after(self._shutdown_timeout_s):
             await self._hurrying.wait()
         self._is_releasing = True
         self._publish(Stopping(stage=2, active=self._slots.active))
         executors.cancel("shutdown")
 
     def _hear(self, channel: str, payload: str) -> None:
+        if channel == CONFIG_CHANNEL:
+            self._configuration.tell()
         worker = self._workers.get(payload) if channel == WAKE_CHANNEL else None
         if worker is not None and worker.hears():
             worker.dispatcher.wake.ring("notify")

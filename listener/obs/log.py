@@ -3,12 +3,12 @@
 import logging
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any, Literal, TextIO
 
 import structlog
 
 from listener.core import events as e
+from listener.core.tally import Tally
 
 # At most one METRICS line per queue and second: an idle hour stays 240 lines, a busy one 3,600.
 CHECK_LINE_EVERY_S = 1.0
@@ -65,26 +65,16 @@ def _adopt_libraries(shared: list[Any], renderer: Any, target: TextIO) -> None:
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 
-@dataclass(slots=True)
-class _Checks:
-    """What the next METRICS line will say."""
-
-    count: int = 0
-    checks: int = 0
-    duration_s: float = 0.0
-    has_processed: bool = False
-    last_line_s: float = float("-inf")
-
-
 class EventLog:
     """Writes a line for the events that a person would look for. nouns: queue → what its rows are called."""
 
     def __init__(self, nouns: dict[str, str]) -> None:
         self._nouns = nouns
         self._log = structlog.get_logger()
-        self._checks: dict[str, _Checks] = {}
+        self._checks: dict[str, Tally] = {}
+        self._last_line_s: dict[str, float] = {}
         self._last_count: dict[str, int] = {}
-        self._invalid: dict[str, str] = {}
+        self._complaints: dict[str, str] = {}
         # counted here, line by line: a slot is taken a moment before its operation begins
         self._active = 0
 
@@ -122,11 +112,10 @@ class EventLog:
                     queue=queue,
                     count=count,
                 )
-            case e.EngineStarted(queue=queue, fast_polling=fast_polling, interval_s=interval_s):
-                name = _NAMES.get(queue, queue)
-                log.info(
-                    f"{name} workflow started (fast_polling={fast_polling}, interval={interval_s:g}s)", queue=queue
-                )
+            case e.QueueMode():
+                self._mode(event)
+            case e.LookSkipped(queue=queue, interval_s=interval_s):
+                log.debug(f"Workflow disabled - sleeping {interval_s:g}s", queue=queue)
             case _:
                 self._beyond_queues(event)
 
@@ -153,24 +142,24 @@ class EventLog:
                 )
             case e.ConnectorResumed(connector=connector, account=account):
                 log.info("Connector resumed", connector=connector, account=account)
-            case e.ConfigLoaded(invalid=invalid):
-                for key, problem in invalid.items() - self._invalid.items():  # it is read at each safety poll
-                    log.error("Configuration value not in force", key=key, problem=problem)
-                self._invalid = invalid
+            case e.ConfigLoaded():
+                self._config_loaded(event)
+            case e.MetricsCleaned(count=count):
+                log.info(f"Cleaned up {count} old polling metrics", count=count)
             case e.Stopping(stage=stage, active=active):
                 text = (
                     "Stopping: waiting for running handlers" if stage == 1 else "Stopping: cancelling what still runs"
                 )
                 log.info(text, active=active)
-            case e.Trouble(where=where, error=text):
-                log.warning("Trouble, going on", where=where, error=text)
+            case e.Trouble(where=where, error=text, is_minor=is_minor):
+                (log.debug if is_minor else log.warning)("Trouble, going on", where=where, error=text)
             case _:
                 pass
 
     def close(self) -> None:
         """Write the METRICS lines that were held back."""
-        for queue, checks in self._checks.items():
-            self._write_checks(queue, checks)
+        for queue in list(self._checks):
+            self._write_checks(queue)
 
     def _ended(self, event: e.OperationEnded) -> None:
         self._active -= 1
@@ -180,26 +169,47 @@ class EventLog:
         else:
             self._log.warning(text, error=event.error, duration_ms=_ms(event.duration_s))
 
+    def _mode(self, event: e.QueueMode) -> None:
+        name, verb = _NAMES.get(event.queue, event.queue), "started" if event.is_start else "changed"
+        mode = f"fast_polling={event.fast_polling}, interval={event.interval_s:g}s"
+        self._log.info(
+            f"{name} workflow {verb} ({mode}{'' if event.is_enabled else ', enabled=False'})", queue=event.queue
+        )
+
+    def _config_loaded(self, event: e.ConfigLoaded) -> None:
+        """It is read at each safety poll: a line for what is new only."""
+        for key, (before, after) in event.changes.items():
+            self._log.info(
+                f"Configuration changed: {key} {before} -> {after}",
+                key=key,
+                before=before,
+                after=after,
+                version=event.version,
+            )
+        for problems, tell in ((event.invalid, self._log.error), (event.missing, self._log.warning)):
+            for key, problem in problems.items() - self._complaints.items():
+                tell(
+                    "Configuration value not in force" if problems is event.invalid else "Configuration row missing",
+                    key=key,
+                    problem=problem,
+                )
+        self._complaints = event.missing | event.invalid
+
     def _checked(self, event: e.Checked) -> None:
-        checks = self._checks.setdefault(event.queue, _Checks())
-        checks.count += event.claimed
-        checks.checks += 1
-        checks.duration_s += event.duration_s
-        checks.has_processed |= event.claimed > 0
-        if time.monotonic() - checks.last_line_s >= CHECK_LINE_EVERY_S:
-            self._write_checks(event.queue, checks)
+        self._checks.setdefault(event.queue, Tally()).add(event)
+        if time.monotonic() - self._last_line_s.get(event.queue, float("-inf")) >= CHECK_LINE_EVERY_S:
+            self._write_checks(event.queue)
         if event.waiting is not None:
             self._count_changed(event.queue, event.waiting)
 
-    def _write_checks(self, queue: str, checks: _Checks) -> None:
-        if not checks.checks:
-            return
-        action = "process" if checks.has_processed else "skip"
+    def _write_checks(self, queue: str) -> None:
+        tally = self._checks.pop(queue)
+        action = "skip" if tally.skipped == tally.checks else "process"
         self._log.info(
-            f"METRICS: workflow={queue} count={checks.count} duration_ms={_ms(checks.duration_s)} action={action}",
-            checks=checks.checks,
+            f"METRICS: workflow={queue} count={tally.claimed} duration_ms={_ms(tally.duration_s)} action={action}",
+            checks=tally.checks,
         )
-        self._checks[queue] = _Checks(last_line_s=time.monotonic())
+        self._last_line_s[queue] = time.monotonic()
 
     def _count_changed(self, queue: str, count: int) -> None:
         """One line per change of the pending count, none for what stays as it was."""

@@ -70,6 +70,11 @@ class Metrics:
             "listener_queue_oldest_pending_seconds", "Seconds the oldest due row has been waiting", q, registry=r
         )
         self._failed = Gauge("listener_queue_failed", "Rows that failed for good (status Failed)", q, registry=r)
+        self._fast = Gauge(
+            "listener_fast_polling_enabled", "1 while the queue follows notifications, 0 = rolled back", q, registry=r
+        )
+        self._interval = Gauge("listener_poll_interval_seconds", "Seconds between two safety polls", q, registry=r)
+        self._enabled = Gauge("listener_queue_enabled", "1 while the queue may claim", q, registry=r)
         self._active = Gauge("listener_active_operations", "Handler calls running in this process", q, registry=r)
 
     def _make_api_metrics(self, r: CollectorRegistry) -> None:
@@ -99,7 +104,9 @@ class Metrics:
 
     def _make_process_metrics(self, r: CollectorRegistry) -> None:
         self._version = Gauge(
-            "listener_config_version", "Times this process has read the live configuration", registry=r
+            "listener_config_version",
+            "Number of the newest configuration change in force here; equal in all replicas",
+            registry=r,
         )
         self._invalid = Gauge(
             "listener_config_invalid",
@@ -164,6 +171,10 @@ class Metrics:
             case e.ConfigLoaded(version=version, invalid=invalid):
                 self._version.set(version)
                 self._invalid.set(len(invalid))
+            case e.QueueMode(queue=queue, is_enabled=is_enabled, fast_polling=fast_polling, interval_s=interval_s):
+                self._enabled.labels(queue).set(is_enabled)
+                self._fast.labels(queue).set(fast_polling)
+                self._interval.labels(queue).set(interval_s)
             case e.SessionOpened():
                 self._connected.set(1)
             case e.SessionClosed():

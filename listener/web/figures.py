@@ -8,6 +8,7 @@ from listener.core.errors import DatabaseError, Unreachable
 from listener.db.budgets import read_budgets
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
+from listener.engine.configuration import Configuration
 from listener.engine.slots import Slots
 from listener.engine.supervisor import Supervisor
 from listener.obs.metrics import Metrics
@@ -17,8 +18,8 @@ from listener.obs.operations import Operations
 class Figures:
     """Reads the process and its database.
 
-    configuration: gives version and invalid keys, as `/readyz` shows them. accounts: (connector, account) that this
-    process works with; another key's pause is not its affair. troubles: queue → why it could not be looked at.
+    accounts: (connector, account) that this process works with; another key's pause is not its affair.
+    troubles: queue → why it could not be looked at.
     """
 
     def __init__(
@@ -29,8 +30,8 @@ class Figures:
         slots: Slots,
         metrics: Metrics,
         operations: Operations,
+        configuration: Configuration,
         *,
-        configuration: Callable[[], dict[str, Any]],
         accounts: frozenset[tuple[str, str]],
         troubles: Callable[[], dict[str, str]],
     ) -> None:
@@ -69,7 +70,7 @@ class Figures:
         parts: dict[str, Any] = {
             "database": {"status": "ok"},
             "session": {"status": self._supervisor.state, "detail": self._supervisor.detail},
-            "configuration": self._configuration(),
+            "configuration": self._read_configuration(),
             "connectors": None,
         }
         try:
@@ -121,6 +122,16 @@ class Figures:
             }
             for table in self._tables
         ]
+
+    def _read_configuration(self) -> dict[str, Any]:
+        """A value that is not in force makes nobody unready: the one before it is."""
+        invalid, missing = dict(self._configuration.invalid), dict(self._configuration.missing)
+        return {
+            "status": "not as written" if invalid else "ok",
+            "version": self._configuration.version,
+            "invalid": invalid,
+            "missing": missing,
+        }
 
     async def _budgets(self) -> list[dict[str, Any]]:
         return [b for b in await read_budgets(self._pool) if (b["connector"], b["account"]) in self._accounts]

@@ -1,2 +1,18 @@
+-- Live configuration: what the service reads, and what `listener config` does.
+
 -- name: configuration
-SELECT param_key, param_value FROM configuration_params ORDER BY param_key;
+-- Every row, with the number of the newest change, in one snapshot. At least one row, also of an empty table.
+SELECT latest.version, params.param_key IS NOT NULL AS is_there, params.param_key, params.param_value
+FROM (SELECT coalesce(max(id), 0) AS version FROM configuration_history) AS latest
+LEFT JOIN configuration_params AS params ON true;
+
+-- name: write_value
+SELECT param_key, was_there, old_value FROM config_set(%(param_key)s, %(param_value)s);
+
+-- name: history
+SELECT id, param_key, old_value, new_value, action, changed_at, changed_by FROM configuration_history
+WHERE %(param_key)s::text IS NULL OR lower(param_key) = lower(%(param_key)s)
+ORDER BY id DESC LIMIT %(most)s;
+
+-- name: restore
+SELECT param_key, old_value, new_value FROM config_restore(%(moment)s::timestamptz);

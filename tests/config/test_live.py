@@ -1,12 +1,14 @@
 """Live configuration: tables of good and bad values, and what stays in force."""
 
+import re
+from collections.abc import Sequence
 from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.config.live import KEYS, LiveConfig, read_live_config
+from listener.config.live import KEYS, LiveConfig, field_of, read_live_config
 
 DEFAULTS = {
     "fast_polling_enabled": True,
@@ -42,13 +44,25 @@ RANGES = {
 }
 
 
-def read(*rows: tuple[str, str | None]) -> LiveConfig:
-    config, invalid = read_live_config(rows, None)
+Row = tuple[str, str | None]
+
+
+def read_beside_seeds(rows: Sequence[Row], previous: LiveConfig | None = None) -> tuple[LiveConfig, dict[str, str]]:
+    """Read rows together with those that the migration writes for the keys that they do not name."""
+    named = {field_of(key) for key, _ in rows}
+    seeds = [(key.name, key.default) for field, key in KEYS.items() if key.is_seeded and field not in named]
+    reading = read_live_config([*seeds, *rows], previous)
+    assert reading.missing == {}
+    return reading.config, dict(reading.invalid)
+
+
+def read(*rows: Row) -> LiveConfig:
+    config, invalid = read_beside_seeds(rows)
     assert invalid == {}
     return config
 
 
-def test_no_rows_mean_the_defaults() -> None:
+def test_the_seeded_rows_mean_the_defaults() -> None:
     assert read().model_dump() == DEFAULTS
     assert list(KEYS) == list(DEFAULTS)
 
@@ -77,10 +91,10 @@ def test_words_for_false(word: str) -> None:
 
 @pytest.mark.parametrize("bad", ["", "2", "ja", "t", "truefalse", "None", "\uff11"])
 def test_other_words_are_no_booleans(bad: str) -> None:
-    config, invalid = read_live_config([("sync_enabled", bad)], None)
+    config, invalid = read_beside_seeds([("sync_enabled", bad)])
     assert config == LiveConfig()
     assert invalid == {
-        "sync_enabled": f"sync_enabled is {bad!r}, expected true, 1, yes or on, or false, 0, no or off; "
+        "sync_enabled": f"sync_enabled must be true, 1, yes or on, or false, 0, no or off, got {bad!r}; "
         "true stays in force"
     }
 
@@ -104,34 +118,60 @@ def test_whole_numbers_have_bounds(field: str, bounds: tuple[int, int]) -> None:
         "9" * 5_000,
         "15 s",
     ):
-        config, invalid = read_live_config([(field, bad)], None)
+        config, invalid = read_beside_seeds([(field, bad)])
         assert config == LiveConfig()
         (sentence,) = invalid.values()
-        assert sentence.startswith(f"{field} is {bad[:80]!r}, expected a whole number from {low} to {high} (")
-        assert sentence.endswith(f"; {DEFAULTS[field]} stays in force")
+        assert re.match(rf"{field} must be a whole number of [a-z ]+ from {low} to {high}, got '", sentence)
+        assert sentence.endswith(f", got {bad[:80]!r}; {DEFAULTS[field]} stays in force")
 
 
 def test_log_levels() -> None:
     assert read(("log_level", " WARNING ")).log_level == "warning"
-    _, invalid = read_live_config([("log_level", "warn")], None)
+    _, invalid = read_beside_seeds([("log_level", "warn")])
     assert invalid == {
-        "log_level": "log_level is 'warn', expected one of debug, info, warning, error; info stays in force"
+        "log_level": "log_level must be one of debug, info, warning, error, got 'warn'; info stays in force"
     }
 
 
 def test_a_bad_value_leaves_the_previous_one_in_force() -> None:
     before = read(("fast_polling_interval", "60"), ("sync_enabled", "no"))
-    config, invalid = read_live_config([("fast_polling_interval", "soon"), ("sync_enabled", None)], before)
+    config, invalid = read_beside_seeds([("fast_polling_interval", "soon"), ("sync_enabled", None)], before)
     assert (config.fast_polling_interval, config.sync_enabled) == (60, False)
     assert invalid["fast_polling_interval"] == (
-        "fast_polling_interval is 'soon', expected a whole number from 1 to 3600 (seconds); 60 stays in force"
+        "fast_polling_interval must be a whole number of seconds from 1 to 3600, got 'soon'; 60 stays in force"
     )
-    assert invalid["sync_enabled"].startswith("sync_enabled is NULL, expected true")
+    assert re.match("sync_enabled must be true, .*, got NULL; false stays", invalid["sync_enabled"])
 
 
-def test_a_missing_row_goes_back_to_the_default() -> None:
-    before = read(("fast_polling_interval", "60"))
-    assert read_live_config([], before) == (LiveConfig(), {})
+def test_without_its_row_an_interval_is_slow_and_everything_else_has_its_default() -> None:
+    """N6: a lost row must not make us poll faster than the cron jobs did; R181: fast polling itself stays on."""
+    before = read(("fast_polling_interval", "60"), ("upload_concurrency", "7"))
+    reading = read_live_config([], before)
+    assert reading.config == LiveConfig(fast_polling_interval=300, sync_interval=300)
+    assert reading.invalid == {}
+    assert reading.missing == {
+        name: f"{name} has no row; {value} is in force"
+        for name, value in {
+            "fast_polling_enabled": "true",
+            "ENABLE_FAST_UPLOAD_POLLING": "true",
+            "ENABLE_FAST_XML_POLLING": "true",
+            "fast_polling_interval": "300",
+            "sync_interval": "300",
+        }.items()
+    }
+
+
+def test_another_spelling_of_a_key_is_its_row() -> None:
+    rows = [(key.name, key.default) for key in KEYS.values() if key.name != "sync_interval"]
+    assert read_live_config([*rows, ("Unified_Sync_Interval", "60")], None).missing == {}
+
+
+def test_a_workflow_that_is_off_looks_at_its_switch_every_minute() -> None:
+    config = read(("upload_enabled", "no"), ("fast_polling_enabled", "no"))
+    assert not config.is_enabled("upload")
+    assert config.poll_interval_s("upload") == 60.0
+    assert config.is_enabled("import")
+    assert config.is_enabled("invoices"), "a queue without a switch"
 
 
 def test_unknown_keys_belong_to_someone_else() -> None:
@@ -164,7 +204,7 @@ def test_of_two_rows_for_one_key_its_own_name_counts(backwards: bool) -> None:
 
 
 def test_an_invalid_older_name_is_reported_under_the_keys_own() -> None:
-    _, invalid = read_live_config([("UNIFIED_SYNC_INTERVAL", "5")], None)
+    _, invalid = read_beside_seeds([("UNIFIED_SYNC_INTERVAL", "5")])
     assert list(invalid) == ["sync_interval"]
 
 
@@ -215,6 +255,6 @@ VALUES = st.none() | st.text(max_size=8) | st.integers().map(str) | st.sampled_f
 @settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
 def test_any_table_gives_a_configuration(rows: list[tuple[str, str | None]]) -> None:
-    config, invalid = read_live_config(rows, None)
-    assert LiveConfig.model_validate(config.model_dump()) == config
-    assert set(invalid) <= {key.name for key in KEYS.values()}
+    reading = read_live_config(rows, None)
+    assert LiveConfig.model_validate(reading.config.model_dump()) == reading.config
+    assert set(reading.invalid) <= {key.name for key in KEYS.values()}

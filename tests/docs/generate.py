@@ -1,25 +1,27 @@
-"""Makes the README's tables from the code: `python tests/docs/generate.py` writes them, the test compares them."""
+"""Makes from the code what stands elsewhere too: the README's tables, and the rules of the live configuration that the
+database enforces. `python tests/docs/generate.py` writes them, the tests compare them."""
 
+import json
 import re
 from pathlib import Path
 
 from listener.config.environment import Environment
-from listener.config.live import KEYS
+from listener.config.live import ALIASES, KEYS
+from listener.db.files import sql_dir
 from listener.obs.metrics import Metrics
 
-#: Keys that change what the service does today; the rest belong to workflows that are still to come.
-IN_FORCE = {
-    "fast_polling_enabled",
-    "ENABLE_FAST_UPLOAD_POLLING",
-    "fast_polling_interval",
-    "upload_enabled",
-    "upload_batch_size",
-    "upload_concurrency",
-    "max_attempts",
-    "operation_timeout",
-    "max_concurrent_operations",
-}
+#: Keys of workflows that are still to come.
+NOT_YET = {"ENABLE_FAST_XML_POLLING", "sync_interval", "retention_days"}
 README = Path(__file__).parents[2] / "README.md"
+RULES = sql_dir() / "functions" / "listener_configuration_rules.sql"
+_RULES_FUNCTION = """-- What each key of configuration_params takes: spelling in lower case → rule.
+-- Never edited: made from LiveConfig (listener/config/live.py) by `python tests/docs/generate.py`.
+CREATE OR REPLACE FUNCTION listener_configuration_rules() RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+AS $$ SELECT '{{
+{rules}
+}}'::jsonb $$;
+"""
 
 
 def environment() -> str:
@@ -33,9 +35,9 @@ def environment() -> str:
 def live() -> str:
     rows = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
     for key in KEYS.values():
-        if key.name in IN_FORCE:
-            allowed = "true, false" if key.kind == "boolean" else key.expected
-            rows.append(f"| `{key.name}` | {key.default} | {allowed} | {key.description} |")
+        allowed = "true, false" if key.kind == "boolean" else key.expected
+        note = "" if key.name not in NOT_YET and not key.name.startswith(("import_", "sync_")) else " (no effect yet)"
+        rows.append(f"| `{key.name}` | {key.default} | {allowed} | {key.description}{note} |")
     return "\n".join(rows)
 
 
@@ -47,6 +49,18 @@ def metrics() -> str:
         suffix = "_total" if family.type == "counter" else ""
         rows.append(f"| `{family.name}{suffix}` | {family.type} | {family.documentation} |")
     return "\n".join(rows)
+
+
+def rules() -> str:
+    """Return the file of the rules' function."""
+    spellings = {**{name: name for name in KEYS}, **ALIASES}
+    lines = []
+    for spelling, name in spellings.items():
+        key = KEYS[name]
+        rule = {"field": name, "key": key.name, "kind": key.kind, "expected": key.expected, "default": key.default}
+        limits = {"minimum": key.minimum, "maximum": key.maximum} if key.kind == "integer" else {"words": key.words}
+        lines.append(f"{json.dumps(spelling)}: {json.dumps(rule | limits)}")
+    return _RULES_FUNCTION.format(rules=",\n".join(lines).replace("'", "''"))
 
 
 TABLES = {"environment": environment, "live": live, "metrics": metrics}
@@ -66,3 +80,4 @@ def _shown(value: object) -> str:
 
 if __name__ == "__main__":
     README.write_text(generated(README.read_text()))
+    RULES.write_text(rules())

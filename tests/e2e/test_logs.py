@@ -148,9 +148,16 @@ def test_rollback_and_its_interval_are_found_by_grep(town: World) -> None:
     service = town.start()
     town.configure(fast_polling_enabled=False)
     until(lambda: len(service.events("interval=")) == 2, deadline_s=30, what="the new interval's line")
-    assert service.events("interval=")[-1]["event"] == "Upload workflow started (fast_polling=False, interval=300s)"
     town.configure(fast_polling_enabled=True)
+    until(lambda: len(service.events("interval=")) == 3, deadline_s=30, what="the old interval's line")
     assert service.stop() == 0
+    assert [line["event"] for line in service.events("interval=")] == [
+        "Upload workflow started (fast_polling=True, interval=1s)",
+        "Upload workflow changed (fast_polling=False, interval=300s)",
+        "Upload workflow changed (fast_polling=True, interval=1s)",
+    ]
+    changes = [line["event"] for line in service.events("Configuration changed")]
+    assert changes == [f"Configuration changed: fast_polling_enabled {x}" for x in ("true -> false", "false -> true")]
 
 
 def test_log_level_obeys_the_configuration_of_now(town: World) -> None:
@@ -168,13 +175,13 @@ def test_log_level_obeys_the_configuration_of_now(town: World) -> None:
 
 
 def wait_for_polls(service: Service, count: int) -> None:
-    """Wait until the configuration was read so often again."""
+    """Wait until the queue was looked at so often again."""
 
-    def version() -> float:
-        return Exposition(service.get("/metrics")[1]).value("listener_config_version")
+    def looks() -> float:
+        return Exposition(service.get("/metrics")[1]).value("listener_checks_total", queue="upload", action="skip")
 
-    start = version()
-    until(lambda: version() >= start + count, deadline_s=30, what=f"{count} safety polls")
+    start = looks()
+    until(lambda: looks() >= start + count, deadline_s=30, what=f"{count} safety polls")
 
 
 def test_a_console_log_says_the_same(town: World) -> None:

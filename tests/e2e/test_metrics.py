@@ -113,7 +113,7 @@ def test_wakes_name_their_reasons(service: Service) -> None:
     wakes = scrape(service).by("reason", "listener_wakes_total")
     assert wakes["start"] == 1
     assert 1 <= wakes["notify"] <= 3
-    assert wakes.keys() <= {"start", "notify", "poll", "due", "slot", "gate", "reopened", "stop"}
+    assert wakes.keys() <= {"start", "notify", "poll", "due", "slot", "gate", "reopened", "config", "stop"}
 
 
 def test_api_calls_are_those_that_the_api_received(service: Service, uploads: World) -> None:
@@ -147,10 +147,12 @@ def test_pool_gauges_show_the_pool(service: Service) -> None:
 
 def test_rows_that_wait_are_seen_waiting(service: Service, uploads: World) -> None:
     """With the queue switched off its depth and age grow; the switch works without a restart."""
-    uploads.configure(upload_enabled=False, max_attempts="many")
+    uploads.smuggle("max_attempts", "many")
+    uploads.configure(upload_enabled=False)
     until(lambda: scrape(service).value("listener_config_invalid") == 1, deadline_s=30, what="the new configuration")
     uploads.orders.insert(3, prefix="waiting")
     now = scrape(service)
+    assert now.value("listener_queue_enabled", queue="upload") == 0
     assert now.value("listener_queue_pending", queue="upload") == 3
     assert now.value("listener_queue_oldest_pending_seconds", queue="upload") > 0
     uploads.database.execute("DELETE FROM configuration_params WHERE param_key IN ('upload_enabled', 'max_attempts')")

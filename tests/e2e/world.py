@@ -25,13 +25,25 @@ class World:
         return self.listeners.start(**environ).wait_ready()
 
     def configure(self, **values: object) -> None:
-        """Write configuration rows; a process that runs already sees them at its next safety poll."""
+        """Write configuration rows; a process that runs already acts on them within milliseconds."""
         for key, value in values.items():
             self.database.execute(
                 "INSERT INTO configuration_params (param_key, param_value) VALUES (%s, %s)"
                 " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value",
                 [key, str(value).lower()],
             )
+
+    def smuggle(self, key: str, value: str | None) -> None:
+        """Write a row past the triggers, as a restored dump or an older installation would; nobody is told."""
+        self.database.execute("SET session_replication_role = replica")
+        try:
+            self.database.execute(
+                "INSERT INTO configuration_params (param_key, param_value) VALUES (%s, %s)"
+                " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value",
+                [key, value],
+            )
+        finally:
+            self.database.execute("RESET session_replication_role")
 
 
 @contextmanager

@@ -24,6 +24,7 @@ WITH_SQL = {
     "db/migrate.py": "runs before the schema exists, and keeps the books of what was applied",
     "db/applied.py": "reads these books, also where none are",
     "db/session.py": "LISTEN takes no parameter: the channel's name is composed",
+    "cli/config.py": "prints the statement that undoes a change; does not run it",
     "cli/demo.py": "prints an INSERT to paste; does not run it",
 }
 STATEMENT = re.compile(

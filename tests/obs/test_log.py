@@ -154,8 +154,30 @@ def test_a_call_is_logged_with_the_vendors_name(events: EventLog, lines: Lines) 
 def test_the_start_line_tells_mode_and_interval(
     queue: str, fast: bool, interval_s: float, text: str, events: EventLog, lines: Lines
 ) -> None:
-    events.on_event(e.EngineStarted(queue=queue, fast_polling=fast, interval_s=interval_s))
+    mode = e.QueueMode(queue=queue, is_enabled=True, fast_polling=fast, interval_s=interval_s, is_start=True)
+    events.on_event(mode)
     assert texts(lines) == [text]
+
+
+def test_a_change_of_mode_is_told_in_the_same_words(events: EventLog, lines: Lines) -> None:
+    events.on_event(e.QueueMode(queue="upload", is_enabled=False, fast_polling=True, interval_s=60, is_start=False))
+    assert texts(lines) == ["Upload workflow changed (fast_polling=True, interval=60s, enabled=False)"]
+
+
+def test_each_changed_key_has_a_line_of_its_own(events: EventLog, lines: Lines) -> None:
+    changes = {"fast_polling_interval": ("15", "300"), "log_level": ("info", "debug")}
+    events.on_event(e.ConfigLoaded(version=7, invalid={}, changes=changes))
+    assert texts(lines) == [
+        "Configuration changed: fast_polling_interval 15 -> 300",
+        "Configuration changed: log_level info -> debug",
+    ]
+    assert {line["version"] for line in lines()} == {7}
+
+
+def test_a_missing_row_is_told_once(events: EventLog, lines: Lines) -> None:
+    for _ in range(2):
+        events.on_event(e.ConfigLoaded(version=1, invalid={}, missing={"sync_interval": "300 is in force"}))
+    assert [(line["event"], line["level"]) for line in lines()] == [("Configuration row missing", "warning")]
 
 
 def test_a_bad_configuration_value_is_told_once(events: EventLog, lines: Lines) -> None:

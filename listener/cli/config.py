@@ -1,0 +1,175 @@
+"""`listener config`: the live configuration from the command line. Everything here is also one SQL statement."""
+
+import difflib
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import anyio
+import typer
+
+from listener.cli.database import opened
+from listener.config.environment import Environment, load_environment
+from listener.config.live import KEYS, Key, field_of, read_live_config, shown
+from listener.core.errors import ConfigError
+from listener.db import configuration as db
+from listener.db.pool import Pool
+
+T = TypeVar("T")
+
+config = typer.Typer(
+    name="config",
+    help="Show and change the live configuration; a change is in force when the command returns.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+KeyName = Annotated[str, typer.Argument(help="The key, in any case or by its older name.")]
+
+
+@config.command("list")
+def list_(as_json: Json = False) -> None:
+    """Show every key with the value in force."""
+    entries = _run(_read)
+    if as_json:
+        print(json.dumps(entries))
+        return
+    print(f"{'key':<28} {'in force':<10} {'default':<10} meaning")
+    for entry in entries:
+        mark = "" if entry["value"] == entry["default"] else "  (changed)"
+        print(f"{entry['key']:<28} {entry['value']:<10} {entry['default']:<10} {entry['description']}{mark}")
+    for entry in entries:
+        if entry["problem"]:
+            print(f"! {entry['problem']}")
+
+
+@config.command("get")
+def get(key: KeyName, as_json: Json = False) -> None:
+    """Print the value in force of one key."""
+    name = _known(key).name
+    entry = next(entry for entry in _run(_read) if entry["key"] == name)
+    print(json.dumps(entry) if as_json else entry["value"])
+
+
+@config.command("set")
+def set_(key: KeyName, value: Annotated[str, typer.Argument(help="The new value.")], as_json: Json = False) -> None:
+    """Set one key; says what was in force before, and the statement that undoes it."""
+    known = _known(key)
+    try:
+        wanted = shown(known.parse(value))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+    async def write(pool: Pool) -> db.Written:
+        return await db.write_value(pool, known.name, value)
+
+    written = _run(write)
+    rows = [(written.param_key, written.old_value)] if written.was_there else []
+    before = shown(getattr(read_live_config(rows, None).config, field_of(known.name)))
+    undo = _undo(load_environment().schema_name, known, written)
+    if as_json:
+        print(json.dumps({"key": known.name, "value": wanted, "before": before, "undo": undo}))
+        return
+    print(f"{known.name} is {wanted}, was {before}")
+    print(f"undo: {undo}")
+
+
+@config.command("history")
+def history(
+    key: Annotated[str | None, typer.Argument(help="Only this key.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many, newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show who changed what, and when; newest first."""
+
+    async def read(pool: Pool) -> list[dict[str, Any]]:
+        return await db.read_history(pool, key, most=limit)
+
+    changes = _run(read)
+    if as_json:
+        print(json.dumps(changes, default=str))
+        return
+    for c in changes:
+        print(
+            f"{c['changed_at'].isoformat()}  {c['param_key']}: {_value(c['old_value'], c['action'] == 'insert')}"
+            f" -> {_value(c['new_value'], c['action'] == 'delete')}  by {c['changed_by']}"
+        )
+
+
+@config.command("restore")
+def restore(
+    moment: Annotated[str, typer.Argument(help="When, with offset: 2026-11-21T10:00+00:00.")], as_json: Json = False
+) -> None:
+    """Put all values back to what they were at a moment; shows what that changed."""
+    when = _moment(moment)
+
+    async def put_back(pool: Pool) -> list[dict[str, Any]]:
+        return await db.restore(pool, when)
+
+    changes = _run(put_back)
+    if as_json:
+        print(json.dumps(changes))
+        return
+    for c in changes:
+        old, new = (_value(c[name], is_absent=c[name] is None) for name in ("old_value", "new_value"))
+        print(f"{c['param_key']}: {old} -> {new}")
+    print(f"{len(changes)} values put back to {when.isoformat()}")
+
+
+async def _read(pool: Pool) -> list[dict[str, Any]]:
+    reading = read_live_config((await db.read_configuration(pool)).values, None)
+    problems = {**reading.invalid, **reading.missing}
+    return [
+        {
+            "key": key.name,
+            "value": shown(getattr(reading.config, field)),
+            "default": key.default,
+            "allowed": key.expected,
+            "description": key.description,
+            "problem": problems.get(key.name),
+        }
+        for field, key in KEYS.items()
+    ]
+
+
+def _run(work: Callable[[Pool], Awaitable[T]]) -> T:
+    async def run(env: Environment) -> T:
+        async with opened(env) as pool:
+            return await work(pool)
+
+    return anyio.run(run, load_environment())
+
+
+def _known(name: str) -> Key:
+    key = KEYS.get(field_of(name))
+    if key is None:
+        guesses = difflib.get_close_matches(field_of(name), KEYS, n=1, cutoff=0.6)
+        hint = f"did you mean {KEYS[guesses[0]].name}?" if guesses else "`listener config list` shows them all"
+        raise ConfigError(f"{name!r} is no key of the configuration; {hint}")
+    return key
+
+
+def _undo(schema: str, key: Key, written: db.Written) -> str:
+    """Return the statement that brings the old value back; one that is refused today is no value to go back to."""
+    table = "configuration_params" if schema == "public" else f'"{schema}".configuration_params'
+    row = f"param_key = '{written.param_key}'"
+    try:
+        key.parse(written.old_value or "")
+    except ValueError:
+        return f"DELETE FROM {table} WHERE {row};"  # noqa: S608 - printed, not run
+    return f"UPDATE {table} SET param_value = '{(written.old_value or '').strip()}' WHERE {row};"  # noqa: S608
+
+
+def _value(value: str | None, is_absent: bool = False) -> str:
+    return "(no row)" if is_absent else "NULL" if value is None else value
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ConfigError(f"{text!r} is no moment; write it as 2026-11-21T10:00+00:00") from None
+    if moment.tzinfo is None:
+        raise ConfigError(f"{text!r} has no offset; add it, as in {text.strip()}+00:00 for UTC")
+    return moment
