@@ -109,7 +109,7 @@ class Executor:
             if outcomes and all(isinstance(outcome, Release) for outcome in outcomes.values()):
                 return "released", error
             return ("failed", error) if error else ("completed", None)
-        allowed_s = deadline.deadline - started_at
+        allowed_s = round(deadline.deadline - started_at, 1)
         text = f"The handler did not end within {allowed_s:g} s (operation_timeout)."
         for position in range(len(jobs)):
             outcomes.setdefault(position, Retry(text))

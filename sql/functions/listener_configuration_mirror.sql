@@ -12,9 +12,11 @@ BEGIN
         RETURN NULL;
     END IF;
     EXECUTE format($update$
-        WITH winner AS (
+        WITH fresh AS (
+            SELECT param_key, param_value FROM changed %s
+        ), winner AS (
             SELECT DISTINCT ON (rule ->> 'field') rule ->> 'field' AS field, param_value
-            FROM changed, LATERAL listener_configuration_rule(param_key) AS rule
+            FROM fresh, LATERAL listener_configuration_rule(param_key) AS rule
             WHERE rule IS NOT NULL
             ORDER BY rule ->> 'field', param_key = rule ->> 'key' DESC, param_key
         )
@@ -22,7 +24,7 @@ BEGIN
         FROM winner
         WHERE listener_configuration_rule(twin.param_key) ->> 'field' = winner.field
           AND twin.param_value IS DISTINCT FROM winner.param_value
-    $update$, TG_TABLE_SCHEMA, TG_TABLE_NAME);
+    $update$, CASE WHEN TG_OP = 'UPDATE' THEN 'EXCEPT SELECT param_key, param_value FROM former' END, TG_TABLE_SCHEMA, TG_TABLE_NAME);
     RETURN NULL;
 END
 $$;

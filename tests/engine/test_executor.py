@@ -8,7 +8,7 @@ import pytest
 from conftest import Database
 from queues import insert, read_all
 from waiting import until_async
-from workbench import Bench, Work, bench
+from workbench import Bench, Work, bench, quiet
 
 from listener.core.errors import Unavailable, Unreachable
 from listener.core.events import OperationEnded, OperationStarted
@@ -152,6 +152,25 @@ async def test_one_deadline_for_the_whole_operation(database: Database, splits: 
         row["attempts"] == 1 and "operation_timeout" in row["last_error"] for row in rows if row["status"] == "Pending"
     )
     assert ended.result == "timeout"
+
+
+async def test_a_new_operation_timeout_counts_for_calls_under_way(database: Database) -> None:
+    """Lowered, a call ends by the new one: the rescue goes by it too. Raised, the old one ends nobody."""
+    ids = insert(database, 2)
+    work = Work()
+    async with bench(database, work) as one, one.running(dispatches=False) as group:
+        jobs = await one.claim(2)
+        for job in jobs:
+            group.start_soon(one.executor.run, [job], Limits(timeout_s=60), lambda _: None)
+        await quiet(work, 2)
+        one.executor.prolong(3600 - 60)
+        one.executor.prolong(1 - 3600)
+        one.executor.prolong(-1)
+        await until_async(lambda: len(one.of(OperationEnded)) == 2, what="both calls to end")
+        one.executor.prolong(1)  # nobody is under way any more
+    assert [event.result for event in one.of(OperationEnded)] == ["timeout", "timeout"]
+    errors = {row["last_error"] for row in read_all(database, ids)}
+    assert errors == {"The handler did not end within 0 s (operation_timeout)."}
 
 
 @pytest.mark.parametrize(
