@@ -68,8 +68,8 @@ class Configuration:
             rows = await self._read()
             self._swap(rows)
 
-    async def sleep(self, seconds: Callable[[], float]) -> None:
-        """Sleep until `seconds()` have passed since the call, by the value in force: a change counts at once."""
+    async def pause(self, seconds: Callable[[], float]) -> None:
+        """Wait until `seconds()` have passed since the call, by the value in force: a change counts at once."""
         started_at = anyio.current_time()
         while (left_s := started_at + seconds() - anyio.current_time()) > 0:
             with anyio.move_on_after(left_s):

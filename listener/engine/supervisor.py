@@ -202,7 +202,7 @@ class Supervisor:
         """With each safety poll: is the lease still ours, is the configuration, are there rows of the dead?"""
         next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
         while True:
-            await self._configuration.sleep(self._poll_s(random.uniform(0.9, 1.1)))  # replicas do not march in step
+            await self._configuration.pause(self._poll_s(random.uniform(0.9, 1.1)))  # replicas do not march in step
             await session.check()
             # each by itself: rows of the dead are given back also while the configuration cannot be read
             await self._survive(self._configuration.reload())

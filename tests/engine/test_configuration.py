@@ -152,19 +152,19 @@ async def test_a_bad_value_leaves_the_one_before_it(held: Held) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.01])
-async def test_a_sleep_ends_by_itself(held: Held, seconds: float) -> None:
+async def test_a_pause_ends_by_itself(held: Held, seconds: float) -> None:
     with anyio.fail_after(10):
-        await held.configuration.sleep(lambda: seconds)
+        await held.configuration.pause(lambda: seconds)
 
 
-async def test_a_sleep_follows_the_value_that_it_depends_on(held: Held) -> None:
+async def test_a_pause_follows_the_value_that_it_depends_on(held: Held) -> None:
     """Longer than before does not end it, shorter than the time slept does, something else does not."""
     held.table.set("fast_polling_interval", "3600")
     await held.configuration.reload()
     ended = anyio.Event()
 
     async def sleeper() -> None:
-        await held.configuration.sleep(lambda: held.configuration.live.fast_polling_interval - 5)
+        await held.configuration.pause(lambda: held.configuration.live.fast_polling_interval - 5)
         ended.set()
 
     async def change(key: str, value: str) -> None:

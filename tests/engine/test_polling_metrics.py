@@ -67,12 +67,12 @@ async def test_a_burst_is_one_row_now_and_one_later(
     pauses: list[float] = []
     paused, go_on = anyio.Event(), anyio.Event()
 
-    async def sleep(seconds: float) -> None:
+    async def pause(seconds: float) -> None:
         pauses.append(seconds)
         paused.set()
         await (go_on if seconds <= 1 else anyio.Event()).wait()
 
-    monkeypatch.setattr("listener.engine.polling_metrics.anyio.sleep", sleep)
+    monkeypatch.setattr("listener.engine.polling_metrics.anyio.sleep", pause)
     async with anyio.create_task_group() as group:
         group.start_soon(recorder.metrics.run)
         recorder.metrics.on_event(check(1))
