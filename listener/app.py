@@ -21,6 +21,7 @@ from listener.db.configuration import read_configuration
 from listener.db.polling_metrics import PollingLog
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
+from listener.db.watch import WatchConnection, announce, read_peers
 from listener.engine.completer import Completer
 from listener.engine.configuration import Configuration
 from listener.engine.dispatcher import Dispatcher
@@ -30,6 +31,7 @@ from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
 from listener.engine.supervisor import Supervisor, Worker
 from listener.engine.wake import Wake
+from listener.engine.watch import Watch
 from listener.obs import log as logs
 from listener.obs.metrics import Metrics
 from listener.obs.operations import Operations
@@ -77,6 +79,7 @@ class App:
         self.tables = {name: QueueTable(self.pool_, QUEUES[name]) for name in self._names}
         self.slots = Slots(lambda: self.live.max_concurrent_operations)
         self.address = ""
+        self._wakes: list[Wake] = []
         self._modes: dict[str, tuple[bool, bool, float]] = {}
 
     @property
@@ -119,12 +122,28 @@ class App:
         if UPLOAD.name in self._names:
             client = await stack.enter_async_context(self._shipstation())
             workers.append(self._worker(UPLOAD, Upload(client, client.account), client.account, self._upload_limits))
+        rescuer = Rescuer(list(self.tables.values()), self.bus.publish)
+        direct_url = self.env.direct_url.get_secret_value()
+
+        async def rescue() -> None:
+            await rescuer.run_once(operation_timeout_s=self.live.operation_timeout)
+            for wake in self._wakes:
+                wake.ring("peer")
+
+        watch = Watch(
+            lambda: announce(self.pool_),
+            lambda: read_peers(self.pool_),
+            lambda: WatchConnection.open(direct_url, schema=self.env.schema_name),
+            rescue,
+            self.bus.publish,
+        )
         return Supervisor(
             self.pool_,
-            self.env.direct_url.get_secret_value(),
+            direct_url,
             workers,
             self.slots,
-            Rescuer(list(self.tables.values()), self.bus.publish),
+            rescuer,
+            watch,
             self.bus.publish,
             configuration=self.configuration,
             shutdown_timeout_s=self.env.shutdown_timeout_s,
@@ -168,6 +187,7 @@ class App:
 
     def _worker(self, queue: Queue, handler: Handler, gate: Gate | None, limits: Any) -> Worker:
         table, wake = self.tables[queue.name], Wake()
+        self._wakes.append(wake)
         completer = Completer(
             table, self.bus.publish, on_reopened=lambda: wake.ring("reopened"), on_delayed=wake.ring_in
         )

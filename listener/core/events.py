@@ -78,6 +78,13 @@ class Rescued:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerGone:
+    """The session before ours in the ring has ended: its process has stopped, died or lost it."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOpened:
     """The lease is held. recovered_s: seconds since the former session was lost, None at the first one."""
 
@@ -188,6 +195,7 @@ Event: TypeAlias = (
     | Settled
     | JobFailed
     | Rescued
+    | PeerGone
     | SessionOpened
     | SessionClosed
     | ApiCalled

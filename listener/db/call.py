@@ -50,14 +50,15 @@ def cut_after(conn: psycopg.AsyncConnection[Any], limit_s: float) -> Iterator[No
 
     A half-open socket would keep psycopg's own attempts to cancel busy for 10 s more (measured).
     """
-    timer = asyncio.get_running_loop().call_later(limit_s, _cut, conn)
+    timer = asyncio.get_running_loop().call_later(limit_s, cut, conn)
     try:
         yield
     finally:
         timer.cancel()
 
 
-def _cut(conn: psycopg.AsyncConnection[Any]) -> None:
+def cut(conn: psycopg.AsyncConnection[Any]) -> None:
+    """End both directions of the socket: whoever waits on it learns at once."""
     try:
         with socket.socket(fileno=os.dup(conn.pgconn.socket)) as same:
             same.shutdown(socket.SHUT_RDWR)

@@ -28,7 +28,8 @@ Heard = Callable[[str, str], None]
 WAKE_CHANNEL = "listener_wake"
 CONFIG_CHANNEL = "config_changed"
 ECHO_CHANNEL = "listener_echo"
-_CHANNELS = (WAKE_CHANNEL, CONFIG_CHANNEL, ECHO_CHANNEL)
+PEERS_CHANNEL = "listener_peers"
+_CHANNELS = (WAKE_CHANNEL, CONFIG_CHANNEL, ECHO_CHANNEL, PEERS_CHANNEL)
 _STATEMENT_LIMIT_S = 5.0
 
 POOLER_CURE = (

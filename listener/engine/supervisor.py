@@ -16,13 +16,14 @@ from listener.core.errors import DatabaseError, ListenerError, Pooled, SessionLo
 from listener.core.events import Publish, SessionClosed, SessionOpened, Stopping, Trouble
 from listener.core.retry import Backoff
 from listener.db.pool import Pool
-from listener.db.session import CONFIG_CHANNEL, WAKE_CHANNEL, Session, end_former
+from listener.db.session import CONFIG_CHANNEL, PEERS_CHANNEL, WAKE_CHANNEL, Session, end_former
 from listener.db.trouble import is_permanent
 from listener.engine.completer import Completer
 from listener.engine.configuration import Configuration
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
+from listener.engine.watch import Watch
 
 RECONNECT = Backoff(base_s=0.2, cap_s=10.0)
 # The self-test is repeated while things are quiet: a pooler or proxy may have come in between later.
@@ -51,6 +52,7 @@ class Supervisor:
         workers: Sequence[Worker],
         slots: Slots,
         rescuer: Rescuer,
+        watch: Watch,
         publish: Publish,
         *,
         configuration: Configuration,
@@ -65,6 +67,7 @@ class Supervisor:
         self._workers = {worker.dispatcher.table.queue.table: worker for worker in workers}
         self._slots = slots
         self._rescuer = rescuer
+        self._watch = watch
         self._publish = publish
         self._configuration = configuration
         self._shutdown_timeout_s = shutdown_timeout_s
@@ -149,6 +152,7 @@ class Supervisor:
             await self._prepare(session)
             for chore in self._chores:
                 scope.start_soon(chore)
+            scope.start_soon(self._watch.run, session.key)
             for worker in self._workers.values():
                 scope.start_soon(worker.completer.run)
             scope.start_soon(self._until_lost, lambda: self._keep_house(session))
@@ -240,6 +244,8 @@ class Supervisor:
     def _hear(self, channel: str, payload: str) -> None:
         if channel == CONFIG_CHANNEL:
             self._configuration.tell()
+        elif channel == PEERS_CHANNEL:
+            self._watch.look_again()
         worker = self._workers.get(payload) if channel == WAKE_CHANNEL else None
         if worker is not None and worker.hears():
             worker.dispatcher.wake.ring("notify")

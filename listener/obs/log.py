@@ -122,6 +122,8 @@ class EventLog:
     def _beyond_queues(self, event: e.Event) -> None:
         log = self._log
         match event:
+            case e.PeerGone(session=session):
+                log.info(f"Session {session} has ended", session=session)
             case e.SessionOpened(key=session, backend_pid=pid, recovered_s=recovered_s):
                 log.info("Session opened", session=session, backend_pid=pid, recovered_s=_rounded(recovered_s))
             case e.SessionClosed(reason=reason, retry_s=retry_s):

@@ -1,0 +1,102 @@
+"""The watch: each process waits for the end of the one before it, in a ring, so that death is an event.
+
+No heartbeat and no polling: what is before us in the order of keys holds its lease, and we block on that. Getting it
+means that its session is gone; its rows are given back at once, not at the next safety poll.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import anyio
+
+from listener.core.errors import DatabaseError
+from listener.core.events import PeerGone, Publish, Trouble
+from listener.core.retry import Backoff
+
+_AGAIN = Backoff(base_s=0.5, cap_s=15.0)
+
+
+class Waiting(Protocol):
+    """A connection that can wait for the end of a session."""
+
+    async def wait_for_end(self, session_key: int) -> bool:
+        """Wait a while; True = the session has ended."""
+
+    async def close(self) -> None:
+        """End the connection."""
+
+
+class Watch:
+    """One process's watch. announce: tells the others of us. peers: reads the keys that live now. on_gone: gives back
+    the rows of the dead."""
+
+    def __init__(
+        self,
+        announce: Callable[[], Awaitable[None]],
+        peers: Callable[[], Awaitable[Sequence[int]]],
+        open_: Callable[[], Awaitable[Waiting]],
+        on_gone: Callable[[], Awaitable[None]],
+        publish: Publish,
+    ) -> None:
+        self._announce = announce
+        self._peers = peers
+        self._open = open_
+        self._on_gone = on_gone
+        self._publish = publish
+        self._looking = anyio.CancelScope()
+        self._is_told = False
+
+    def look_again(self) -> None:
+        """Somebody came: who is before us may have changed."""
+        self._is_told = True
+        self._looking.cancel("a process has come")
+
+    async def run(self, session_key: int) -> None:
+        """Watch until cancelled; trouble is reported and survived, the safety poll finds the dead meanwhile."""
+        failures, is_announced = 0, False
+        while True:
+            try:
+                if not is_announced:
+                    await self._announce()
+                    is_announced = True
+                await self._watch(session_key)
+                failures = 0
+            except DatabaseError as error:
+                self._publish(Trouble(where="watch", error=str(error)))
+                failures += 1
+                await anyio.sleep(_AGAIN.ceiling_s(failures))
+
+    async def _watch(self, session_key: int) -> None:
+        """Watch over one connection, which is only there while there is somebody to watch."""
+        connection: Waiting | None = None
+        try:
+            while (before := predecessor(await self._peers(), session_key)) is not None:
+                connection = connection or await self._open()
+                if await self._wait(connection, before):
+                    self._publish(PeerGone(session=before))
+                    await self._on_gone()
+        finally:
+            if connection is not None:
+                await connection.close()
+        await self._until_told()
+
+    async def _wait(self, connection: Waiting, before: int) -> bool:
+        with anyio.CancelScope() as self._looking:
+            if not self._is_told:
+                return await connection.wait_for_end(before)
+        self._is_told = False
+        return False
+
+    async def _until_told(self) -> None:
+        with anyio.CancelScope() as self._looking:
+            if not self._is_told:
+                await anyio.sleep_forever()
+        self._is_told = False
+
+
+def predecessor(keys: Sequence[int], own: int) -> int | None:
+    """Return the key before ours in the ring of live keys; None when we are alone."""
+    others = sorted(key for key in keys if key != own)
+    if not others:
+        return None
+    return max((key for key in others if key < own), default=others[-1])
