@@ -1,6 +1,5 @@
 """`listener config`: the live configuration from the command line. Everything here is also one SQL statement."""
 
-import difflib
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -11,7 +10,7 @@ import typer
 
 from listener.cli.database import opened
 from listener.config.environment import Environment, load_environment
-from listener.config.live import KEYS, Key, field_of, read_live_config, shown
+from listener.config.live import KEYS, Key, Reading, field_of, nearest, read_live_config, shown
 from listener.core.errors import ConfigError
 from listener.db import configuration as db
 from listener.db.pool import Pool
@@ -31,7 +30,8 @@ KeyName = Annotated[str, typer.Argument(help="The key, in any case or by its old
 @config.command("list")
 def list_(as_json: Json = False) -> None:
     """Show every key with the value in force."""
-    entries = _run(_read)
+    reading = _run(_read)
+    entries = _entries(reading)
     if as_json:
         print(json.dumps(entries))
         return
@@ -39,16 +39,15 @@ def list_(as_json: Json = False) -> None:
     for entry in entries:
         mark = "" if entry["value"] == entry["default"] else "  (changed)"
         print(f"{entry['key']:<28} {entry['value']:<10} {entry['default']:<10} {entry['description']}{mark}")
-    for entry in entries:
-        if entry["problem"]:
-            print(f"! {entry['problem']}")
+    for problem in (reading.invalid | reading.missing | reading.unknown).values():
+        print(f"! {problem}")
 
 
 @config.command("get")
 def get(key: KeyName, as_json: Json = False) -> None:
     """Print the value in force of one key."""
     name = _known(key).name
-    entry = next(entry for entry in _run(_read) if entry["key"] == name)
+    entry = next(entry for entry in _entries(_run(_read)) if entry["key"] == name)
     print(json.dumps(entry) if as_json else entry["value"])
 
 
@@ -117,9 +116,12 @@ def restore(
     print(f"{len(changes)} values put back to {when.isoformat()}")
 
 
-async def _read(pool: Pool) -> list[dict[str, Any]]:
-    reading = read_live_config((await db.read_configuration(pool)).values, None)
-    problems = {**reading.invalid, **reading.missing}
+async def _read(pool: Pool) -> Reading:
+    return read_live_config((await db.read_configuration(pool)).values, None)
+
+
+def _entries(reading: Reading) -> list[dict[str, Any]]:
+    problems = reading.invalid | reading.missing
     return [
         {
             "key": key.name,
@@ -144,8 +146,8 @@ def _run(work: Callable[[Pool], Awaitable[T]]) -> T:
 def _known(name: str) -> Key:
     key = KEYS.get(field_of(name))
     if key is None:
-        guesses = difflib.get_close_matches(field_of(name), KEYS, n=1, cutoff=0.6)
-        hint = f"did you mean {KEYS[guesses[0]].name}?" if guesses else "`listener config list` shows them all"
+        guess = nearest(name, likeness=0.6)
+        hint = f"did you mean {guess}?" if guess else "`listener config list` shows them all"
         raise ConfigError(f"{name!r} is no key of the configuration; {hint}")
     return key
 

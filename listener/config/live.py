@@ -4,10 +4,12 @@ Types, ranges and defaults stand here and nowhere else; `KEYS` tells them to the
 docs. Pure: rows come in as an argument. Keys are read in any case; a value that does not parse never takes effect.
 """
 
+import difflib
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
@@ -166,17 +168,25 @@ KEYS = MappingProxyType({name: _key(name) for name in LiveConfig.model_fields})
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What the rows mean. invalid: key → why its value is not in force. missing: seeded keys without a row → what is
-    in force instead."""
+    in force instead. unknown: keys that are none of ours but look like it → which one."""
 
     config: LiveConfig
-    invalid: Mapping[str, str] = field(default_factory=dict)
-    missing: Mapping[str, str] = field(default_factory=dict)
+    invalid: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
 
 
 def field_of(param_key: str) -> str:
     """Return the field that a row's key names, in any case and by older names; an unknown key gives no field's name."""
     name = param_key.strip(_BLANKS).translate(_LOWER)
     return ALIASES.get(name, name)
+
+
+@lru_cache(256)
+def nearest(param_key: str, *, likeness: float = 0.85) -> str | None:
+    """Return the key that an unknown one was probably meant to be; None when it is like no other."""
+    found = difflib.get_close_matches(field_of(param_key), [*KEYS, *ALIASES], n=1, cutoff=likeness)
+    return KEYS[field_of(found[0])].name if found else None
 
 
 def read_live_config(rows: Iterable[tuple[str, str | None]], previous: LiveConfig | None) -> Reading:
@@ -188,6 +198,7 @@ def read_live_config(rows: Iterable[tuple[str, str | None]], previous: LiveConfi
     values: dict[str, Any] = {}
     invalid: dict[str, str] = {}
     missing: dict[str, str] = {}
+    rows = list(rows)
     chosen = _chosen(rows)
     for name, key in KEYS.items():
         if name not in chosen:
@@ -202,12 +213,18 @@ def read_live_config(rows: Iterable[tuple[str, str | None]], previous: LiveConfi
             values[name] = getattr(previous or LiveConfig(), name)
             sentence = str(error) if text is not None else f"{key.name} must be {key.expected}, got NULL"
             invalid[key.name] = f"{sentence}; {shown(values[name])} stays in force"
-    return Reading(LiveConfig(**values), invalid, missing)
+    return Reading(LiveConfig(**values), invalid, missing, _unknown(key for key, _ in rows))
 
 
 def shown(value: object) -> str:
     """Return a value as it is written in the table."""
     return str(value).lower()
+
+
+def _unknown(keys: Iterable[str]) -> dict[str, str]:
+    """Others' keys are their own affair; one that is nearly ours is a typing error that has no effect."""
+    guesses = {key: nearest(key) for key in keys if field_of(key) not in KEYS}
+    return {key: f"{key!r} is no key; did you mean {guess}?" for key, guess in guesses.items() if guess}
 
 
 def _chosen(rows: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:

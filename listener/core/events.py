@@ -134,12 +134,13 @@ class ConnectorResumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigLoaded:
-    """Live configuration was read. version: number of the newest change. invalid, missing: key → a sentence.
+    """Live configuration was read. version: number of the newest change. invalid, missing, unknown: key → a sentence.
     changes: key → the value in force before and now."""
 
     version: int
     invalid: dict[str, str]
     missing: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
     changes: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 

@@ -1,6 +1,5 @@
 """The watch's connection: it waits for the end of another process's session, so that its death is an event."""
 
-
 import anyio
 import psycopg
 from psycopg.rows import DictRow, dict_row

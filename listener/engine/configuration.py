@@ -3,7 +3,7 @@
 The last good configuration stays in force while the database is away: only a successful read changes anything.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import anyio
@@ -24,14 +24,15 @@ class Configuration:
     """The holder. `live` is what is in force; read it anew at each use, it is replaced and never changed.
 
     version: number of the newest change that was read, the same in every replica that has read it; None before the
-    first read. invalid, missing: as `read_live_config` gives them.
+    first read. invalid, missing, unknown: as `read_live_config` gives them.
     """
 
     def __init__(self, read: Callable[[], Awaitable[Rows]], publish: Publish) -> None:
         self.live = LiveConfig()
         self.version: int | None = None
-        self.invalid: Mapping[str, str] = {}
-        self.missing: Mapping[str, str] = {}
+        self.invalid: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
+        self.unknown: dict[str, str] = {}
         self._read = read
         self._publish = publish
         self._followers: list[Follower] = []
@@ -79,7 +80,7 @@ class Configuration:
         is_first, before = self.version is None, self.live
         reading = read_live_config(rows.values, None if is_first else before)
         self.live, self.version = reading.config, rows.version
-        self.invalid, self.missing = reading.invalid, reading.missing
+        self.invalid, self.missing, self.unknown = reading.invalid, reading.missing, reading.unknown
         if is_first or before != self.live:
             changed, self._changed = self._changed, anyio.Event()
             changed.set()
@@ -88,8 +89,9 @@ class Configuration:
         self._publish(
             ConfigLoaded(
                 version=rows.version,
-                invalid=dict(reading.invalid),
-                missing=dict(reading.missing),
+                invalid=reading.invalid,
+                missing=reading.missing,
+                unknown=reading.unknown,
                 changes={} if is_first else _changes(before, self.live),
             )
         )

@@ -188,14 +188,14 @@ class EventLog:
                 after=after,
                 version=event.version,
             )
-        for problems, tell in ((event.invalid, self._log.error), (event.missing, self._log.warning)):
+        for problems, text, tell in (
+            (event.invalid, "Configuration value not in force", self._log.error),
+            (event.missing, "Configuration row missing", self._log.warning),
+            (event.unknown, "Configuration row without effect", self._log.warning),
+        ):
             for key, problem in problems.items() - self._complaints.items():
-                tell(
-                    "Configuration value not in force" if problems is event.invalid else "Configuration row missing",
-                    key=key,
-                    problem=problem,
-                )
-        self._complaints = event.missing | event.invalid
+                tell(text, key=key, problem=problem)
+        self._complaints = event.unknown | event.missing | event.invalid
 
     def _checked(self, event: e.Checked) -> None:
         self._checks.setdefault(event.queue, Tally()).add(event)

@@ -125,12 +125,13 @@ class Figures:
 
     def _read_configuration(self) -> dict[str, Any]:
         """A value that is not in force makes nobody unready: the one before it is."""
-        invalid, missing = dict(self._configuration.invalid), dict(self._configuration.missing)
+        held = self._configuration
         return {
-            "status": "not as written" if invalid else "ok",
-            "version": self._configuration.version,
-            "invalid": invalid,
-            "missing": missing,
+            "status": "not as written" if held.invalid else "ok",
+            "version": held.version,
+            "invalid": held.invalid,
+            "missing": held.missing,
+            "unknown": held.unknown,
         }
 
     async def _budgets(self) -> list[dict[str, Any]]:

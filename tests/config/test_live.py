@@ -178,6 +178,14 @@ def test_unknown_keys_belong_to_someone_else() -> None:
     assert read(("invoice_printer", "on fire"), ("", None), ("shopify_interval", "x")) == LiveConfig()
 
 
+def test_a_key_that_is_nearly_ours_is_reported() -> None:
+    rows = [("upload_enable", "no"), ("FAST_POLING_INTERVAL", "1"), ("invoice_printer", "x"), ("interval", "5")]
+    assert read_live_config(rows, None).unknown == {
+        "upload_enable": "'upload_enable' is no key; did you mean upload_enabled?",
+        "FAST_POLING_INTERVAL": "'FAST_POLING_INTERVAL' is no key; did you mean fast_polling_interval?",
+    }
+
+
 def test_keys_in_any_case_and_by_their_older_names() -> None:
     config = read(
         ("FAST_POLLING_INTERVAL", "30"),

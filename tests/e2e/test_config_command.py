@@ -31,16 +31,19 @@ def read_json(done: subprocess.CompletedProcess[str]) -> Any:
 
 def test_list_shows_every_key_and_what_is_wrong(listeners: Services, database: Database) -> None:
     database.execute("DELETE FROM configuration_params WHERE param_key = 'fast_polling_enabled'")
-    database.execute("INSERT INTO configuration_params VALUES ('upload_concurrency', '7')")
+    database.execute("INSERT INTO configuration_params VALUES ('upload_concurrency', '7'), ('upload_enable', '0')")
     shown = lines(listeners.run("config", "list"))
     assert shown[0].split() == ["key", "in", "force", "default", "meaning"]
     assert [line.split()[0] for line in shown[1 : len(KEYS) + 1]] == [key.name for key in KEYS.values()]
     assert next(line for line in shown if line.startswith("upload_concurrency")).endswith("(changed)")
-    assert shown[-1] == "! fast_polling_enabled has no row; true is in force"
+    assert shown[len(KEYS) + 1 :] == [
+        "! fast_polling_enabled has no row; true is in force",
+        "! 'upload_enable' is no key; did you mean upload_enabled?",
+    ]
 
     entries = {entry["key"]: entry for entry in read_json(listeners.run("config", "list", "--json"))}
     assert (entries["upload_concurrency"]["value"], entries["upload_concurrency"]["default"]) == ("7", "2")
-    assert entries["fast_polling_enabled"]["problem"] == shown[-1][2:]
+    assert entries["fast_polling_enabled"]["problem"] == shown[-2][2:]
 
 
 @pytest.mark.parametrize("schema", ["public", "ops"])

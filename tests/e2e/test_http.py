@@ -97,7 +97,7 @@ def test_readyz_names_each_part(service: Service) -> None:
     assert parts.keys() == {"database", "session", "configuration", "connectors", "queues"}
     assert parts["database"] == {"status": "ok"}
     assert parts["session"]["status"] == "connected"
-    assert parts["configuration"] == {"status": "ok", "version": 0, "invalid": {}, "missing": {}}
+    assert parts["configuration"] == {"status": "ok", "version": 0, "invalid": {}, "missing": {}, "unknown": {}}
     assert parts["connectors"]["shipstation …-key"]["status"] == "ok"
     assert parts["queues"] == {"upload": {"status": "ok"}}
 

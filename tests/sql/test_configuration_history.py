@@ -237,3 +237,12 @@ def test_a_writer_needs_no_right_to_the_history(privileges: str, database: Datab
     finally:
         database.execute(sql.SQL("DROP OWNED BY {}").format(role))
         database.server.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+@pytest.mark.parametrize("kind", ["integer", "varchar(5)", "date", "boolean"])
+def test_an_adopted_column_that_means_something_else_stops_nobody(kind: str, database: Database) -> None:
+    database.execute("ALTER TABLE configuration_params DROP COLUMN updated_by")
+    database.execute(f"ALTER TABLE configuration_params ADD COLUMN updated_by {kind}")
+    database.execute("UPDATE configuration_params SET param_value = '20' WHERE param_key = 'sync_interval'")
+    [(who,)] = database.execute("SELECT DISTINCT changed_by FROM configuration_history")
+    assert "listener tests" in who
