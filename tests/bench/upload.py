@@ -140,7 +140,19 @@ def sandbox() -> Iterator[str]:
 @contextmanager
 def worker(kind: str, url: str, address: str) -> Iterator[subprocess.Popen[bytes]]:
     """One worker process: the service, or the bare script."""
-    environ = {
+    ours = [sys.executable, "-m", "listener", "run"]
+    raw = [sys.executable, "-m", "bench.raw", url, address]
+    process = subprocess.Popen(ours if kind == "ours" else raw, env=environ(url, address), stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def environ(url: str, address: str) -> dict[str, str]:
+    """What a worker on this database and this ShipStation is started with."""
+    return {
         **{name: value for name, value in os.environ.items() if not name.startswith(("LISTENER_", "SHIPSTATION_"))},
         "DATABASE_URL": url,
         "LISTENER_HTTP": "127.0.0.1:0",
@@ -150,14 +162,6 @@ def worker(kind: str, url: str, address: str) -> Iterator[subprocess.Popen[bytes
         "SHIPSTATION_BASE_URL": address,
         "SHIPSTATION_RATE_LIMIT": "0",
     }
-    ours = [sys.executable, "-m", "listener", "run"]
-    raw = [sys.executable, "-m", "bench.raw", url, address]
-    process = subprocess.Popen(ours if kind == "ours" else raw, env=environ, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
 
 
 def uploaded(conn: psycopg.Connection) -> int:
