@@ -8,6 +8,7 @@ import pytest
 from sandbox.server import Client, serving
 
 from e2e.service import Orders, Services, services
+from e2e.world import World, world
 
 
 @pytest.fixture
@@ -26,3 +27,10 @@ def listeners(database: Any, api: Client, tmp_path: Path) -> Iterator[Services]:
 @pytest.fixture
 def orders(database: Any) -> Orders:
     return Orders(database)
+
+
+@pytest.fixture
+def town(server: Any, template: str, tmp_path: Path) -> Iterator[World]:
+    """A world of the test's own."""
+    with world(server, template, tmp_path) as town:
+        yield town

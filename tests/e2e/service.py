@@ -16,6 +16,8 @@ from typing import Any
 from sandbox.server import Client
 from waiting import until
 
+from e2e.exposition import Exposition
+
 PAYLOAD = {
     "order_date": "2026-11-20T14:03:00Z",
     "ship_to": {"name": "A Buyer", "street1": "1 Main St", "city": "Austin", "postal_code": "78701", "country": "US"},
@@ -62,6 +64,10 @@ class Service:
             with error:
                 status, body = error.code, error.read().decode()
         return status, json.loads(body) if body.startswith(("{", "[")) else body
+
+    def metric(self, sample: str, **labels: str) -> float | None:
+        """One figure of `/metrics`, as it is now."""
+        return Exposition(self.get("/metrics")[1]).value(sample, **labels)
 
     def wait_ready(self, deadline_s: float = 30) -> "Service":
         """Wait until it holds its session; fails with its log when it ended."""

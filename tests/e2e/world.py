@@ -1,5 +1,6 @@
 """A database, a sandbox and room for processes, for the tests of one module."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 from conftest import Database, fresh_database
 from sandbox.server import Client, serving
+from waiting import until
 
 from e2e.service import Orders, Service, Services, services
 
@@ -44,6 +46,18 @@ class World:
             )
         finally:
             self.database.execute("RESET session_replication_role")
+
+    def until_heard(self, *listeners: Service) -> None:
+        """Wait until these have heard and read what was committed so far. A key that nobody reads is written, which
+        wakes no queue; notifications arrive in the order of commit, so those of orders were heard before."""
+        self.configure(read_by_nobody=random.randrange(10**9))
+        [(newest,)] = self.database.execute("SELECT max(id) FROM configuration_history")
+        for service in listeners or self.listeners.all:
+            until(
+                lambda each=service: each.metric("listener_config_version") >= newest,
+                deadline_s=30,
+                what=f"configuration {newest}; log: {service.log_text[-2000:]}",
+            )
 
 
 @contextmanager
