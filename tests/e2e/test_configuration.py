@@ -53,8 +53,9 @@ def test_an_emptied_table_means_the_defaults_and_slow_polls(statement: str, town
 
 
 def test_a_bad_value_behind_the_triggers_leaves_the_one_before_it(town: World) -> None:
-    town.configure(fast_polling_interval=1, upload_batch_size=7, upload_concurrency=1)
+    town.configure(upload_batch_size=7, upload_concurrency=1)
     service = town.start()
+    town.configure(fast_polling_interval=1)  # the long sleep before the safety poll ends too
 
     town.smuggle("upload_batch_size", "lots")
 
