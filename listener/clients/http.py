@@ -66,23 +66,15 @@ class Http:
         """Send and read the whole reply. Raises Unavailable(reason="outage") when none arrives."""
         started = time.perf_counter()
         status = "cancelled"
-        # A caller with less time than that would be cut off, and its rows would pay for an API that is silent.
-        left_s = anyio.current_effective_deadline() - anyio.current_time()
-        timeout_s = min(self._timeout_s, max(left_s * _SHARE_OF_CALLERS_TIME, 0.0))
         try:
-            with anyio.fail_after(timeout_s):
-                response = await self._client.request(
-                    method,
-                    f"{self._base_url}{path}",
-                    content=content,
-                    headers={"content-type": "application/json"} if content is not None else None,
-                )
+            response = await self._send(method, path, content)
             status = str(response.status_code)
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Raw(response.status_code, headers, response.content)
         except (httpx2.TimeoutException, TimeoutError) as error:
             status = "timeout"
-            raise Unavailable(f"no reply within {timeout_s:.3g} s to {method} {path}", reason="outage") from error
+            limit = str(error) if isinstance(error, TimeoutError) else f"{time.perf_counter() - started:.3g}"
+            raise Unavailable(f"no reply within {limit} s to {method} {path}", reason="outage") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             status = "unreachable" if isinstance(error, httpx2.ConnectError) else "reset"
             raise Unavailable(
@@ -100,3 +92,39 @@ class Http:
                     duration_s=time.perf_counter() - started,
                 )
             )
+
+    async def _send(self, method: str, path: str, content: bytes | None) -> httpx2.Response:
+        """Raises TimeoutError(seconds) when the whole reply is not there in time: after our own limit, and before its
+        caller would be cut off, whose rows would pay for an API that is silent."""
+        started_at = anyio.current_time()
+        response: httpx2.Response | None = None
+        failure: Exception | None = None
+
+        def allowed_s() -> float:
+            left_s = anyio.current_effective_deadline() - started_at
+            return min(self._timeout_s, max(left_s * _SHARE_OF_CALLERS_TIME, 0.0))
+
+        async with anyio.create_task_group() as group:
+
+            async def cut_when_late() -> None:
+                # the caller's deadline may move meanwhile: read it again when time seems to be up
+                while (left_s := started_at + allowed_s() - anyio.current_time()) > 0:  # noqa: ASYNC110
+                    await anyio.sleep(left_s)
+                group.cancel_scope.cancel("late")
+
+            group.start_soon(cut_when_late)
+            try:
+                response = await self._client.request(
+                    method,
+                    f"{self._base_url}{path}",
+                    content=content,
+                    headers={"content-type": "application/json"} if content is not None else None,
+                )
+            except Exception as error:  # noqa: BLE001 - any: outside the group it would arrive wrapped
+                failure = error
+            group.cancel_scope.cancel("answered")
+        if failure is not None:
+            raise failure
+        if response is None:
+            raise TimeoutError(f"{allowed_s():.3g}")
+        return response

@@ -154,6 +154,25 @@ async def test_a_caller_with_less_time_hears_of_the_silence_before_its_own_deadl
     assert caller.told() == "timeout"
 
 
+async def test_a_caller_that_is_given_more_time_waits_longer(api: Client) -> None:
+    """The operation timeout is raised while the call is under way."""
+    api.fault({"latency_s": 3 * TIMEOUT_S})
+    caller = Caller(url(api), timeout_s=600.0)
+
+    with anyio.move_on_after(TIMEOUT_S) as deadline:
+        async with anyio.create_task_group() as group:
+
+            async def give() -> None:
+                await until_async(lambda: api.stats()["in_flight"], what="the call")
+                deadline.deadline += 600
+
+            group.start_soon(give)
+            status, _ = await caller.create(json.dumps([order()]).encode())
+
+    assert status == 200
+    assert caller.told() == "200"
+
+
 async def test_a_cancelled_call_is_told_and_leaves_the_server(api: Client) -> None:
     api.fault({"hang_s": 600})
     caller = Caller(url(api))
