@@ -211,9 +211,17 @@ class App:
             poll_s=lambda: self.live.poll_interval_s(queue.name),
         )
 
+        def may_claim() -> tuple[object, ...]:
+            return limits(), self.live.max_concurrent_operations, self.live.notifications_enabled(queue.name)
+
+        allowed = may_claim()
+
         def follow(before: LiveConfig, after: LiveConfig) -> None:
-            if after != before:
-                wake.ring("config")  # a sleep that was long under the old values ends now
+            nonlocal allowed
+            former, allowed = allowed, may_claim()
+            if allowed != former:
+                wake.ring("config")
+            wake.retime()  # a sleep that was long under the old values gets shorter now
             executor.prolong(after.operation_timeout - before.operation_timeout)
 
         self.configuration.on_change(follow)

@@ -78,7 +78,7 @@ class Dispatcher:
         self._strays_at = anyio.current_time() + self._poll_s()
         self.wake.ring("start")
         while not self._is_stopping:
-            reasons = await self.wake.wait(self._poll_s())
+            reasons = await self.wake.wait(self._poll_s)
             for reason in reasons:
                 self._publish(Woke(queue=self.name, reason=reason))
             self._strays_at = min(self._strays_at, anyio.current_time() + self._poll_s())  # it may be shorter now

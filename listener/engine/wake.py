@@ -1,5 +1,6 @@
 """A wake says "look now". Wakes coalesce: ten of them while nobody looks are one look."""
 
+from collections.abc import Callable
 from math import inf
 
 import anyio
@@ -25,15 +26,20 @@ class Wake:
             self._due_at = due_at
             self._event.set()  # whoever sleeps must sleep less
 
+    def retime(self) -> None:
+        """The interval between polls may have changed: whoever sleeps asks for it again."""
+        self._event.set()
+
     def forget_alarm(self) -> None:
         """Drop the alarm: the caller is about to look and will be told the next due time."""
         self._due_at = inf
 
-    async def wait(self, poll_s: float) -> frozenset[str]:
-        """Sleep until a ring, the alarm or `poll_s` seconds from now; return why."""
-        poll_at = anyio.current_time() + poll_s
+    async def wait(self, poll_s: Callable[[], float]) -> frozenset[str]:
+        """Sleep until a ring, the alarm or `poll_s()` seconds from now; return why."""
+        started_at = anyio.current_time()
         while not self._reasons:
             self._event = anyio.Event()
+            poll_at = started_at + poll_s()
             until = min(self._due_at, poll_at)
             with anyio.move_on_at(until) as scope:
                 await self._event.wait()

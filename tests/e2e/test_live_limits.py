@@ -89,6 +89,7 @@ def test_batch_size_changes_within_a_backlog(town: World) -> None:
     assert {10, 4} <= set(sizes) <= {10, 4, 60 % 4, (60 - sizes.count(10) * 10) % 4}
 
     town.configure(upload_batch_size=100)
+    town.until_heard()
     town.orders.insert(50, prefix="large")
     town.orders.wait_uploaded(110, DEADLINE_S)
     assert town.api.stats()["batches"]["sizes"][-1] == 50

@@ -110,7 +110,7 @@ async def test_the_dispatcher_learns_of_rows_that_are_due_again(database: Databa
             await one.completer.settle([Settlement(job=job, kind=kind, delay_s=0.0, error="e")])
             rings = is_edited or kind in (Settle.RELEASE, Settle.RETRY, Settle.SNOOZE)
             with anyio.move_on_after(0.05 if not rings else 10) as scope:
-                assert await one.wake.wait(300.0) == {"reopened"}
+                assert await one.wake.wait(lambda: 300.0) == {"reopened"}
             assert scope.cancelled_caught != rings
             database.execute("DELETE FROM orders_inbox WHERE id = %s", [job.id])
 
@@ -126,11 +126,11 @@ async def test_a_delay_sets_the_alarm(database: Database) -> None:
                 Settlement(job=jobs[1], kind=Settle.SNOOZE, delay_s=0.05),
             ]
         )
-        assert await one.wake.wait(300.0) == {"due"}
+        assert await one.wake.wait(lambda: 300.0) == {"due"}
         database.execute("UPDATE orders_inbox SET payload = '[]' WHERE id = %s", [jobs[2].id])
         await one.completer.settle([Settlement(job=jobs[2], kind=Settle.RETRY, delay_s=250.0, error="e")])
         with anyio.fail_after(10):
-            assert await one.wake.wait(300.0) == {"reopened"}
+            assert await one.wake.wait(lambda: 300.0) == {"reopened"}
 
 
 async def test_what_became_of_each_row_is_told_once(database: Database) -> None:
