@@ -110,6 +110,9 @@ class Dispatcher:
             if refusal is not None:
                 self.wake.ring_in(refusal.wait_s)
                 return
+            if self._limits() != limits:  # changed while the gate was asked
+                await self._withdraw()
+                continue
             most = limits.batch_size if limits.batch_size > 1 else free
             jobs = await self._claim(session_key, most, limits, executors, is_first=is_first)
             is_first = False

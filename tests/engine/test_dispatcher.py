@@ -12,7 +12,7 @@ from waiting import until_async
 from workbench import Bench, Work, bench, quiet
 
 from listener.core.budget import Refusal
-from listener.core.events import Checked, Settled, Trouble, Woke
+from listener.core.events import Checked, LookSkipped, Settled, Trouble, Woke
 from listener.core.job import Job
 from listener.core.outcome import Done, Outcome, Retry, Snooze
 from listener.core.queue import Limits, Queue
@@ -230,6 +230,23 @@ async def test_a_look_that_finds_nothing_gives_its_reservation_back(database: Da
     async with bench(database, opened(), gate=gate) as one, one.running():
         await until_async(lambda: one.of(Checked), what="a look")
         assert (gate.asked, gate.withdrawn) == (1, 1)
+
+
+async def test_a_queue_that_is_switched_off_while_the_gate_is_asked_claims_nothing(database: Database) -> None:
+    insert(database, 2)
+
+    class Slow(Gate):
+        async def admit(self) -> Refusal | None:
+            one.limits = replace(one.limits, enabled=False)
+            return await super().admit()
+
+    gate = Slow(wait_s=1.0)
+    gate.is_open = True
+    async with bench(database, opened(), gate=gate) as one, one.running():
+        await until_async(lambda: gate.withdrawn, what="its reservation back")
+        await until_async(lambda: one.of(LookSkipped), what="the end of the look")
+        assert counts(database) == {"Pending": 2}
+        assert gate.asked == 1
 
 
 @pytest.mark.parametrize("obstacle", ["no slot", "closed gate", "disabled"])
