@@ -14,6 +14,7 @@ BEGIN
         RAISE EXCEPTION 'cannot restore the configuration of %: give a moment of the past', coalesce(moment::text, 'NULL')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'SELECT * FROM configuration_history ORDER BY id DESC';
     END IF;
+    LOCK TABLE configuration_params IN ROW EXCLUSIVE MODE;  -- before the turn, in the order of every other statement
     PERFORM listener_configuration_lock('configuration_params');
     PERFORM set_config('listener.restoring', 'on', true);
     FOR change IN

@@ -9,6 +9,7 @@ AS $$
 DECLARE
     rule CONSTANT jsonb := listener_configuration_rule(key);
 BEGIN
+    LOCK TABLE configuration_params IN ROW EXCLUSIVE MODE;  -- before the turn, in the order of every other statement
     PERFORM listener_configuration_lock('configuration_params');
     SELECT present.param_key, true, present.param_value INTO param_key, was_there, old_value
     FROM configuration_params AS present

@@ -2,9 +2,12 @@
 
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
+import pytest
+from conftest import Database
 from waiting import until
 
 from e2e.service import Orders, Service
@@ -56,6 +59,19 @@ def test_twenty_writers_and_four_replicas_agree_in_the_end(town: World) -> None:
     assert [service.stop() for service in replicas] == [0] * REPLICAS
 
 
+@pytest.mark.parametrize("statement", ["config_set('upload_enabled', 'true')", "config_restore(now())"])
+def test_a_function_and_a_transaction_that_replaces_the_table_take_turns(statement: str, database: Database) -> None:
+    """The one that has the table does not wait for a turn that was given to the one that waits for the table."""
+    with database.connect() as caller, database.connect() as writer, ThreadPoolExecutor() as threads:
+        with writer.transaction():
+            writer.execute("TRUNCATE configuration_params")
+            called = threads.submit(caller.execute, f"SELECT * FROM {statement}")
+            waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s"
+            until(lambda: database.execute(waits, [caller.info.backend_pid]), what="the caller's wait")
+            writer.execute("INSERT INTO configuration_params VALUES ('fast_polling_enabled', 'false')")
+        assert called.result(DEADLINE_S)
+
+
 def write_all(town: World) -> list[BaseException]:
     """Change the configuration in many sessions at once, an order after each change; returns what was refused."""
     faults: list[BaseException] = []
@@ -83,7 +99,7 @@ def change(conn: psycopg.Connection[Any], rng: random.Random) -> None:
     """One transaction: some keys, in any order, by any statement; now and then it is taken back."""
     with conn.transaction(force_rollback=rng.random() < 0.1):
         for key in rng.sample(sorted(VALUES), k=rng.choice([1, 1, 2, 4])):
-            statement = rng.choice([UPDATE, UPDATE, UPSERT, SET, DELETE])
+            statement = rng.choice([UPDATE, UPDATE, UPSERT, UPSERT, SET, DELETE])
             conn.execute(statement, {"key": key, "value": rng.choice(VALUES[key])})
 
 
