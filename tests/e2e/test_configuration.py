@@ -56,6 +56,7 @@ def test_a_bad_value_behind_the_triggers_leaves_the_one_before_it(town: World) -
     town.configure(upload_batch_size=7, upload_concurrency=1)
     service = town.start()
     town.configure(fast_polling_interval=1)  # the long sleep before the safety poll ends too
+    town.until_heard(service)
 
     town.smuggle("upload_batch_size", "lots")
 
