@@ -118,6 +118,7 @@ def test_a_lowered_limit_lets_calls_end_and_starts_no_more(key: str, town: World
     town.until_heard(service)
     town.api.until_in_flight(2)
     town.api.control("POST", "reset")  # the most at once, from now on
+    town.api.fault({"latency_s": 0.2})
     town.orders.insert(20, prefix="later")
     town.orders.wait_uploaded(80, DEADLINE_S)
     assert town.api.stats()["max_concurrent"] == 2
