@@ -74,7 +74,7 @@ def upload(client: ShipStation) -> Upload:
 
 
 def job(number: str | None, *, payload: Any = PAYLOAD, attempt: int = 1, **row: Any) -> Job:
-    values = {"source": "shop", "order_number": number, "order_key": f"shop-{number}", "shipstation_order_id": None}
+    values = {"source": "shop", "order_number": number, "order_key": f"shop-{number}"}
     return Job(
         queue="upload", id=number, claim_id=1, attempt=attempt, revision=0, row={**values, "payload": payload, **row}
     )
@@ -330,13 +330,22 @@ async def test_a_row_without_a_key_gets_it_from_source_and_number(upload: Upload
     assert outcome.values["order_key"] == next(iter(keys(api)))
 
 
+async def test_an_id_of_another_account_does_not_name_the_order(upload: Upload, api: Client) -> None:
+    """The table was tried with a sandbox, or the account was changed: that id is some other order's there."""
+    api.create(order("other"))
+    [(key, held)] = api.held().items()
+    await run(upload, [job("1", shipstation_order_id=str(held["orderId"]))])
+    assert set(api.held()) == {key, "shop-1"}
+    assert api.held()[key]["writes"] == 1
+
+
 async def test_a_repeat_updates_and_an_edit_names_the_stored_order(upload: Upload, api: Client) -> None:
     [first] = await run(upload, jobs(1))
     assert isinstance(first, Done)
 
     await run(upload, jobs(1))
     edited = {**PAYLOAD, "customer_notes": "leave at the door"}
-    await run(upload, [job("1", payload=edited, shipstation_order_id=first.values["shipstation_order_id"])])
+    await run(upload, [job("1", payload=edited)])
 
     [held] = api.held().values()
     assert held["writes"] == 3

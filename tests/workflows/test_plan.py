@@ -106,10 +106,9 @@ def test_the_whole_body() -> None:
         source="web",
         custom_fields={"1": "batch-7", "2": "", "3": None},
     )
-    body = plan.to_shipstation(full, order_number="1001", order_key="shop-1001", shipstation_order_id="555")
+    body = plan.to_shipstation(full, order_number="1001", order_key="shop-1001")
     assert json.loads(encode([body])) == [
         {
-            "orderId": 555,
             "orderNumber": "1001",
             "orderKey": "shop-1001",
             "orderDate": "2026-11-20T06:03:00.1234560",
@@ -149,12 +148,6 @@ def test_the_whole_body() -> None:
             "advancedOptions": {"storeId": 12345, "customField1": "batch-7", "source": "web"},
         }
     ]
-
-
-@pytest.mark.parametrize("unknown", [None, "", "abc", "\u0661", "9" * 5_000])
-def test_an_order_without_a_numeric_id_there_is_named_by_its_key_alone(unknown: str | None) -> None:
-    body = plan.to_shipstation(order(), order_number="1", order_key="a-1", shipstation_order_id=unknown)
-    assert "orderId" not in body
 
 
 def test_a_cancelled_order_is_sent_whole() -> None:

@@ -18,7 +18,7 @@ UPLOAD = Queue(
     done_word="Uploaded",
     noun="orders",
     label="order_number",
-    columns=("source", "order_number", "order_key", "payload", "shipstation_order_id"),
+    columns=("source", "order_number", "order_key", "payload"),
     results=(("shipstation_order_id", "text"), ("order_key", "text"), ("uploaded_at", "timestamptz")),
 )
 # ShipStation's cap for createorders.
@@ -179,7 +179,5 @@ def _prepare(position: int, job: Job) -> _Ready | Fail:
     if faults:
         return Fail(faults[0])
     key = job.row["order_key"] or plan.order_key(job.row["source"], number)
-    body = plan.to_shipstation(
-        order, order_number=number, order_key=key, shipstation_order_id=job.row["shipstation_order_id"]
-    )
+    body = plan.to_shipstation(order, order_number=number, order_key=key)
     return _Ready(position, key, body, job.attempt)

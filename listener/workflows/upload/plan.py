@@ -54,17 +54,14 @@ def order_key(source: str | None, order_number: str) -> str:
     return f"{whole[:_KEY_HEAD_CHARS]}-{md5(both.encode(), usedforsecurity=False).hexdigest()}"
 
 
-def to_shipstation(
-    order: Order, *, order_number: str, order_key: str, shipstation_order_id: str | int | None = None
-) -> dict[str, object]:
+def to_shipstation(order: Order, *, order_number: str, order_key: str) -> dict[str, object]:
     """Give the whole V1 order resource; money stays Decimal until `encode`.
 
-    shipstation_order_id: what an earlier upload returned; names the order even if its key was changed there.
+    Named by its key alone: an `orderId` would win over it, and one of another account, or of a sandbox that the table
+    was tried with, is some other order's there (seen: that order was overwritten).
     """
-    known_id = str(shipstation_order_id or "")
     fields = order.custom_fields
     return _present(
-        orderId=int(known_id) if _DIGITS.fullmatch(known_id) else None,
         orderNumber=order_number,
         orderKey=order_key,
         orderDate=pacific(order.order_date),
