@@ -37,14 +37,19 @@ def test_flips_lose_nothing_and_upload_nothing_twice(town: World) -> None:
             state[key] = not state[key]
         town.configure(**{key: state.get(key, rng.choice([1, 2, 5]))})
         town.orders.insert(ORDERS_PER_FLIP, prefix=f"F{flip}")
+    town.configure(upload_enabled=False)
+    town.until_heard()
+    town.orders.insert(ORDERS_PER_FLIP, prefix="last")
+    town.until_heard()
     town.configure(fast_polling_enabled=True, upload_enabled=True)
 
-    town.orders.wait_uploaded(FLIPS * ORDERS_PER_FLIP, DEADLINE_S)
+    town.orders.wait_uploaded((FLIPS + 1) * ORDERS_PER_FLIP, DEADLINE_S)
 
     held = town.api.held()
-    assert len(held) == FLIPS * ORDERS_PER_FLIP
+    assert len(held) == (FLIPS + 1) * ORDERS_PER_FLIP
     assert {each["writes"] for each in held.values()} == {1}
     assert town.api.stats()["overlaps"] == 0
+    assert town.database.execute("SELECT DISTINCT attempts FROM orders_inbox") == [(1,)], "a change cut a call off"
     assert [service.stop() for service in running] == [0, 0]
 
 
