@@ -43,8 +43,6 @@ from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
 QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD,)}
 # The older scripts' names in polling_metrics.
 _WORKFLOWS = {"upload": "shipstation-upload", "import": "xml-import"}
-# Seconds the last figures may take to be written at the end.
-_LAST_FLUSH_S = 2.0
 
 
 class App:
@@ -109,8 +107,6 @@ class App:
                     await self.supervisor.run()
                 except ListenerError as error:  # outside the group it would arrive wrapped
                     failure = error
-                with anyio.move_on_after(_LAST_FLUSH_S):
-                    await self._polling.flush()
                 group.cancel_scope.cancel("the engine has stopped")
         log.info("Connection pool closed")
         if failure is not None:
@@ -127,6 +123,8 @@ class App:
 
         async def rescue() -> None:
             await rescuer.run_once(operation_timeout_s=self.live.operation_timeout)
+
+        def look() -> None:
             for wake in self._wakes:
                 wake.ring("peer")
 
@@ -136,6 +134,7 @@ class App:
             lambda: WatchConnection.open(direct_url, schema=self.env.schema_name),
             rescue,
             self.bus.publish,
+            on_gone=look,
         )
         return Supervisor(
             self.pool_,

@@ -1,6 +1,7 @@
 """`listener config`: the live configuration from the command line. Everything here is also one SQL statement."""
 
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -29,29 +30,31 @@ KeyName = Annotated[str, typer.Argument(help="The key, in any case or by its old
 
 @config.command("list")
 def list_(as_json: Json = False) -> None:
-    """Show every key with the value in force."""
+    """Show every key with its value, and what is wrong."""
     reading = _run(_read)
     entries = _entries(reading)
     if as_json:
         print(json.dumps(entries))
         return
-    print(f"{'key':<28} {'in force':<10} {'default':<10} meaning")
+    print(f"{'key':<28} {'value':<10} {'default':<10} meaning")
     for entry in entries:
         mark = "" if entry["value"] == entry["default"] else "  (changed)"
         print(f"{entry['key']:<28} {entry['value']:<10} {entry['default']:<10} {entry['description']}{mark}")
-    for problem in (reading.invalid | reading.missing | reading.unknown).values():
+    for problem in _problems(reading).values():
         print(f"! {problem}")
 
 
 @config.command("get")
 def get(key: KeyName, as_json: Json = False) -> None:
-    """Print the value in force of one key."""
+    """Print the value of one key."""
     name = _known(key).name
     entry = next(entry for entry in _entries(_run(_read)) if entry["key"] == name)
     print(json.dumps(entry) if as_json else entry["value"])
+    if entry["problem"]:
+        print(f"listener: {entry['problem']}", file=sys.stderr)
 
 
-@config.command("set")
+@config.command("set", context_settings={"ignore_unknown_options": True})  # -1 is a bad value, no option
 def set_(key: KeyName, value: Annotated[str, typer.Argument(help="The new value.")], as_json: Json = False) -> None:
     """Set one key; says what was in force before, and the statement that undoes it."""
     known = _known(key)
@@ -61,7 +64,7 @@ def set_(key: KeyName, value: Annotated[str, typer.Argument(help="The new value.
         raise ConfigError(str(error)) from None
 
     async def write(pool: Pool) -> db.Written:
-        return await db.write_value(pool, known.name, value)
+        return await db.write_value(pool, known.name, wanted)
 
     written = _run(write)
     rows = [(written.param_key, written.old_value)] if written.was_there else []
@@ -89,6 +92,8 @@ def history(
     if as_json:
         print(json.dumps(changes, default=str))
         return
+    if not changes:
+        print("no changes" + (f" of {key!r}" if key else ""))
     for c in changes:
         print(
             f"{c['changed_at'].isoformat()}  {c['param_key']}: {_value(c['old_value'], c['action'] == 'insert')}"
@@ -100,20 +105,25 @@ def history(
 def restore(
     moment: Annotated[str, typer.Argument(help="When, with offset: 2026-11-21T10:00+00:00.")], as_json: Json = False
 ) -> None:
-    """Put all values back to what they were at a moment; shows what that changed."""
+    """Put all values back to what they were at a moment, a change made then included; shows what that changed."""
     when = _moment(moment)
 
-    async def put_back(pool: Pool) -> list[dict[str, Any]]:
-        return await db.restore(pool, when)
+    async def put_back(pool: Pool) -> tuple[datetime, list[dict[str, Any]]]:
+        return await db.read_clock(pool), await db.restore(pool, when)
 
-    changes = _run(put_back)
+    before, changes = _run(put_back)
+    undo = f"listener config restore {before.isoformat()}"
     if as_json:
-        print(json.dumps(changes))
+        print(json.dumps({"changes": changes, "undo": undo}))
         return
     for c in changes:
         old, new = (_value(c[name], is_absent=c[name] is None) for name in ("old_value", "new_value"))
         print(f"{c['param_key']}: {old} -> {new}")
+    if not changes:
+        print(f"nothing to put back: all values are as they were at {when.isoformat()}")
+        return
     print(f"{len(changes)} values put back to {when.isoformat()}")
+    print(f"undo: {undo}")
 
 
 async def _read(pool: Pool) -> Reading:
@@ -121,7 +131,7 @@ async def _read(pool: Pool) -> Reading:
 
 
 def _entries(reading: Reading) -> list[dict[str, Any]]:
-    problems = reading.invalid | reading.missing
+    problems = _problems(reading)
     return [
         {
             "key": key.name,
@@ -133,6 +143,13 @@ def _entries(reading: Reading) -> list[dict[str, Any]]:
         }
         for field, key in KEYS.items()
     ]
+
+
+def _problems(reading: Reading) -> dict[str, str]:
+    """What a running service did before a value became bad, only that service knows."""
+    stays = "a running service keeps the value before it (see its /readyz), a new one takes the default"
+    invalid = {key: f"{problem.rpartition(';')[0]}; {stays}" for key, problem in reading.invalid.items()}
+    return invalid | reading.missing | reading.unknown
 
 
 def _run(work: Callable[[Pool], Awaitable[T]]) -> T:
@@ -156,11 +173,13 @@ def _undo(schema: str, key: Key, written: db.Written) -> str:
     """Return the statement that brings the old value back; one that is refused today is no value to go back to."""
     table = "configuration_params" if schema == "public" else f'"{schema}".configuration_params'
     row = f"param_key = '{written.param_key}'"
-    try:
-        key.parse(written.old_value or "")
-    except ValueError:
+    if not written.was_there:
         return f"DELETE FROM {table} WHERE {row};"  # noqa: S608 - printed, not run
-    return f"UPDATE {table} SET param_value = '{(written.old_value or '').strip()}' WHERE {row};"  # noqa: S608
+    try:
+        old = shown(key.parse(written.old_value or ""))
+    except ValueError:
+        old = key.default
+    return f"UPDATE {table} SET param_value = '{old}' WHERE {row};"  # noqa: S608
 
 
 def _value(value: str | None, is_absent: bool = False) -> str:

@@ -52,7 +52,9 @@ async def serve_sandbox(listen: str, limit: int, window_s: float) -> None:
     address = address_of(sock)
     secret = settings.secret.get_secret_value()
     _say(f"ShipStation sandbox on {address}; for `listener run`:")
-    _say(f"export SHIPSTATION_BASE_URL={address} SHIPSTATION_API_KEY={settings.key} SHIPSTATION_API_SECRET={secret}")
+    unlimited = "" if limit else " SHIPSTATION_RATE_LIMIT=0"
+    credentials = f"SHIPSTATION_API_KEY={settings.key} SHIPSTATION_API_SECRET={secret}"
+    _say(f"export SHIPSTATION_BASE_URL={address} {credentials}{unlimited}")
     _say(f"what it holds: {address}/sandbox/orders")
     await serve(build(settings), sock)
 

@@ -31,13 +31,14 @@ _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _SWITCH_OF = {"upload": "enable_fast_upload_polling", "import": "enable_fast_xml_polling"}
 
 
-def _of(unit: str, description: str, *, is_seeded: bool = False, missing: int | None = None) -> Any:
-    return Field(description=description, json_schema_extra={"unit": unit, "is_seeded": is_seeded, "missing": missing})
+def _of(unit: str, description: str, *, missing: int | None = None) -> Any:
+    return Field(description=description, json_schema_extra={"unit": unit, "missing": missing})
 
 
 Concurrency = Annotated[
     int, Field(ge=1, le=100), _of("handler calls", "handler calls of this queue at once, per process")
 ]
+IdleConcurrency = Annotated[int, Field(ge=1, le=100), _of("handler calls", "the same for these (no effect yet)")]
 
 
 class LiveConfig(BaseModel):
@@ -45,26 +46,24 @@ class LiveConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    fast_polling_enabled: Annotated[
-        bool, _of("", "false = rollback: ignore notifications, poll every 300 s", is_seeded=True)
-    ] = True
-    enable_fast_upload_polling: Annotated[bool, _of("", "the same for upload alone", is_seeded=True)] = True
-    enable_fast_xml_polling: Annotated[bool, _of("", "the same for import alone", is_seeded=True)] = True
+    fast_polling_enabled: Annotated[bool, _of("", "false = rollback: ignore notifications, poll every 300 s")] = True
+    enable_fast_upload_polling: Annotated[bool, _of("", "the same for upload alone")] = True
+    enable_fast_xml_polling: Annotated[bool, _of("", "the same for import alone (no effect yet)")] = True
     fast_polling_interval: Annotated[
-        int, Field(ge=1, le=3_600), _of("seconds", "between safety polls", is_seeded=True, missing=300)
+        int, Field(ge=1, le=3_600), _of("seconds", "between safety polls", missing=300)
     ] = 15
     sync_interval: Annotated[
-        int, Field(ge=10, le=86_400), _of("seconds", "between ShipStation syncs", is_seeded=True, missing=300)
+        int, Field(ge=10, le=86_400), _of("seconds", "between ShipStation syncs (no effect yet)", missing=300)
     ] = 120
     upload_enabled: Annotated[bool, _of("", "false = claim no orders; running work ends")] = True
-    import_enabled: Annotated[bool, _of("", "false = claim no files; running work ends")] = True
-    sync_enabled: Annotated[bool, _of("", "false = claim no sync runs; running work ends")] = True
+    import_enabled: Annotated[bool, _of("", "false = claim no files; running work ends (no effect yet)")] = True
+    sync_enabled: Annotated[bool, _of("", "false = claim no sync runs; running work ends (no effect yet)")] = True
     upload_batch_size: Annotated[
         int, Field(ge=1, le=100), _of("orders", "orders in one call; ShipStation takes 100")
     ] = 100
     upload_concurrency: Concurrency = 2
-    import_concurrency: Concurrency = 2
-    sync_concurrency: Concurrency = 4
+    import_concurrency: IdleConcurrency = 2
+    sync_concurrency: IdleConcurrency = 4
     max_attempts: Annotated[int, Field(ge=1, le=100), _of("attempts", "before a row goes to Failed")] = 10
     operation_timeout: Annotated[
         int, Field(ge=1, le=86_400), _of("seconds", "that one handler call may take, also one that runs already")
@@ -74,7 +73,7 @@ class LiveConfig(BaseModel):
     ] = 15
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _of("", "least level that is logged")] = "info"
     polling_metrics_enabled: Annotated[bool, _of("", "write checks to polling_metrics, kept for 7 days")] = True
-    retention_days: Annotated[int, Field(ge=1, le=3_650), _of("days", "that events are kept")] = 30
+    retention_days: Annotated[int, Field(ge=1, le=3_650), _of("days", "that events are kept (no effect yet)")] = 30
 
     def is_enabled(self, queue: str) -> bool:
         """Whether the queue may claim; a queue without a switch of its own always may."""
@@ -96,8 +95,8 @@ class LiveConfig(BaseModel):
 class Key:
     """One key of `configuration_params`. default: as it is written in the table. unit: for people, may be empty.
 
-    is_seeded: the migration writes a row for it, so that its absence is worth a word. missing: what is in force
-    without a row; for an interval it is slower than the default, which is what a lost row may safely do.
+    missing: what is in force without a row, which the migration wrote; for an interval it is slower than the default,
+    which is what a lost row may safely do.
     """
 
     name: str
@@ -108,7 +107,6 @@ class Key:
     minimum: int | None = None
     maximum: int | None = None
     choices: tuple[str, ...] = ()
-    is_seeded: bool = False
     missing: str
 
     @property
@@ -156,7 +154,6 @@ def _key(name: str) -> Key:
         minimum=next((mark.ge for mark in info.metadata if hasattr(mark, "ge")), None),
         maximum=next((mark.le for mark in info.metadata if hasattr(mark, "le")), None),
         choices=get_args(info.annotation) if kind == "choice" else (),
-        is_seeded=bool(extra["is_seeded"]),
         missing=default if extra["missing"] is None else str(extra["missing"]),
     )
 
@@ -167,8 +164,8 @@ KEYS = MappingProxyType({name: _key(name) for name in LiveConfig.model_fields})
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the rows mean. invalid: key → why its value is not in force. missing: seeded keys without a row → what is
-    in force instead. unknown: keys that are none of ours but look like it → which one."""
+    """What the rows mean. invalid: key → why its value is not in force. missing: keys without a row → what is in
+    force instead. unknown: keys that are none of ours but look like it → which one."""
 
     config: LiveConfig
     invalid: dict[str, str] = field(default_factory=dict)
@@ -203,8 +200,7 @@ def read_live_config(rows: Iterable[tuple[str, str | None]], previous: LiveConfi
     for name, key in KEYS.items():
         if name not in chosen:
             values[name] = key.parse(key.missing)
-            if key.is_seeded:
-                missing[key.name] = f"{key.name} has no row; {key.missing} is in force"
+            missing[key.name] = f"{key.name} has no row; {key.missing} is in force"
             continue
         text = chosen[name]
         try:

@@ -51,6 +51,13 @@ async def read_history(pool: Pool, param_key: str | None, *, most: int) -> list[
     )
 
 
+async def read_clock(pool: Pool) -> datetime:
+    """Return the database's time: a moment that a restore can go back to. Raises Unreachable, DatabaseError."""
+    rows = await pool.run(query("configuration", "clock"), name="config restore")
+    moment: datetime = rows[0]["moment"]
+    return moment
+
+
 async def restore(pool: Pool, moment: datetime) -> list[DictRow]:
     """Put all values back to a moment; returns what changed: param_key, old_value, new_value (null = no row).
 

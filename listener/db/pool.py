@@ -17,7 +17,7 @@ from listener.db.queries import Statement, query
 Connection: TypeAlias = psycopg.AsyncConnection[DictRow]
 T = TypeVar("T")
 
-# Client-side keepalives: a dead server is noticed after 5 + 3 × 2 s, unanswered data after 10 s.
+# Of every connection. Keepalives: a dead server is noticed after 5 + 3 × 2 s, unanswered data after 10 s.
 KEEPALIVES: Mapping[str, Any] = {
     "keepalives": 1,
     "keepalives_idle": 5,
@@ -26,6 +26,7 @@ KEEPALIVES: Mapping[str, Any] = {
     "tcp_user_timeout": 10_000,
     "connect_timeout": 10,
     "target_session_attrs": "read-write",
+    "client_encoding": "utf8",
 }
 
 

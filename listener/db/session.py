@@ -84,6 +84,7 @@ class Session:
         async def prepare() -> "Session":
             settings = {"statement_timeout_ms": str(int(_STATEMENT_LIMIT_S * 1000)), "search_path": search_path(schema)}
             await conn.execute(query("session", "settings"), settings)
+            await conn.execute(query("session", "live_on"))
             await verify_async(conn, schema)  # before the first name of ours: its absence has one cure, and a name
             for channel in _CHANNELS:
                 await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))

@@ -84,6 +84,7 @@ class WatchConnection:
     async def _set_up(self) -> None:
         with translated(_LIMIT_S):
             await self._conn.execute(query("watch", "settings"), {"search_path": search_path(self._schema)})
+            await self._conn.execute(query("session", "live_on"))
             try:
                 await self._conn.execute(query("watch", "notice_our_end"))
             except psycopg.errors.InvalidParameterValue:

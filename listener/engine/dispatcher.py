@@ -130,6 +130,8 @@ class Dispatcher:
             await self._withdraw()
             raise
         duration_s = time.perf_counter() - started
+        # the rescue goes by the timeout of now, which may be another one than before the claim
+        limits = replace(limits, timeout_s=self._limits().timeout_s)
         if claim.jobs and duration_s >= 1.0:
             # the operation's time runs from the claim; below a second the grace of the rescue covers it
             limits = replace(limits, timeout_s=limits.timeout_s - int(duration_s))
@@ -165,7 +167,7 @@ class Dispatcher:
             for job in batch:
                 self._held[job.claim_id] += 1
             self._slots.take(self.name)
-            executors.start_soon(self._executor.run, batch, limits, self._let_go)
+            self._executor.start(executors, batch, limits, self._let_go)
 
     def _let_go(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

@@ -4,8 +4,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
+from weakref import WeakSet
 
 import anyio
+from anyio.abc import TaskGroup
 
 from listener.core.errors import Unavailable, Unreachable
 from listener.core.events import OperationEnded, OperationStarted, Publish
@@ -48,7 +50,13 @@ class Executor:
         self._is_gated = is_gated
         self._is_releasing = is_releasing
         self._backoff = backoff
-        self._deadlines: set[anyio.CancelScope] = set()
+        self._deadlines: WeakSet[anyio.CancelScope] = WeakSet()
+
+    def start(
+        self, group: TaskGroup, jobs: Sequence[Job], limits: Limits, settled: Callable[[Sequence[Job]], None]
+    ) -> None:
+        """Run one batch in the group. Its time runs from here, and so does what `prolong` does to it."""
+        group.start_soon(self.run, jobs, limits, settled, self._deadline(limits))
 
     def prolong(self, by_s: float) -> None:
         """Move the deadline of the calls under way: the operation timeout has changed by so many seconds. The rescue
@@ -56,7 +64,18 @@ class Executor:
         for deadline in self._deadlines:
             deadline.deadline += by_s
 
-    async def run(self, jobs: Sequence[Job], limits: Limits, settled: Callable[[Sequence[Job]], None]) -> None:
+    def _deadline(self, limits: Limits) -> anyio.CancelScope:
+        deadline = anyio.CancelScope(deadline=anyio.current_time() + limits.timeout_s)
+        self._deadlines.add(deadline)
+        return deadline
+
+    async def run(
+        self,
+        jobs: Sequence[Job],
+        limits: Limits,
+        settled: Callable[[Sequence[Job]], None],
+        deadline: anyio.CancelScope | None = None,
+    ) -> None:
         """Handle one batch in one slot, which the caller has taken; `settled` is told when its rows are let go."""
         operation = f"{self._queue}-{jobs[0].claim_id}-{jobs[0].id}"  # a claim may be several operations
         started = time.perf_counter()
@@ -74,7 +93,7 @@ class Executor:
         result, error = "cancelled", None
         try:
             try:
-                result, error = await self._handle(jobs, limits, outcomes)
+                result, error = await self._handle(jobs, deadline or self._deadline(limits), outcomes)
             except anyio.get_cancelled_exc_class():
                 await self._release(jobs, outcomes, limits)
                 raise
@@ -94,22 +113,19 @@ class Executor:
             )
 
     async def _handle(
-        self, jobs: Sequence[Job], limits: Limits, outcomes: dict[int, Outcome]
+        self, jobs: Sequence[Job], deadline: anyio.CancelScope, outcomes: dict[int, Outcome]
     ) -> tuple[str, str | None]:
         """Fill `outcomes` by position of the job. One deadline for the whole operation, its splits included: a longer
         one would outlive the claim."""
         started_at = anyio.current_time()
-        with anyio.move_on_after(limits.timeout_s) as deadline:
-            self._deadlines.add(deadline)
-            try:
-                error = await self._attempt(jobs, range(len(jobs)), outcomes)
-            finally:
-                self._deadlines.discard(deadline)
+        with deadline:
+            error = await self._attempt(jobs, range(len(jobs)), outcomes)
+        self._deadlines.discard(deadline)
         if not deadline.cancelled_caught:
             if outcomes and all(isinstance(outcome, Release) for outcome in outcomes.values()):
                 return "released", error
             return ("failed", error) if error else ("completed", None)
-        allowed_s = round(deadline.deadline - started_at, 1)
+        allowed_s = round(max(deadline.deadline - started_at, 0.0), 1)
         text = f"The handler did not end within {allowed_s:g} s (operation_timeout)."
         for position in range(len(jobs)):
             outcomes.setdefault(position, Retry(text))

@@ -13,7 +13,7 @@ from listener.core.errors import DatabaseError
 from listener.core.events import PeerGone, Publish, Trouble
 from listener.core.retry import Backoff
 
-_AGAIN = Backoff(base_s=0.5, cap_s=15.0)
+_AGAIN = Backoff(base_s=0.2, cap_s=5.0)
 
 
 class Waiting(Protocol):
@@ -27,22 +27,29 @@ class Waiting(Protocol):
 
 
 class Watch:
-    """One process's watch. announce: tells the others of us. peers: reads the keys that live now. on_gone: gives back
-    the rows of the dead."""
+    """One process's watch.
+
+    announce: tells the others of us. peers: reads the keys that live now. rescue: gives back the rows of the dead.
+    on_gone: told after a death was found.
+    """
 
     def __init__(
         self,
         announce: Callable[[], Awaitable[None]],
         peers: Callable[[], Awaitable[Sequence[int]]],
         open_: Callable[[], Awaitable[Waiting]],
-        on_gone: Callable[[], Awaitable[None]],
+        rescue: Callable[[], Awaitable[None]],
         publish: Publish,
+        *,
+        on_gone: Callable[[], None],
     ) -> None:
         self._announce = announce
         self._peers = peers
         self._open = open_
-        self._on_gone = on_gone
+        self._rescue = rescue
         self._publish = publish
+        self._on_gone = on_gone
+        self._known: frozenset[int] = frozenset()
         self._looking = anyio.CancelScope()
         self._is_told = False
 
@@ -70,28 +77,40 @@ class Watch:
         """Watch over one connection, which is only there while there is somebody to watch."""
         connection: Waiting | None = None
         try:
-            while (before := predecessor(await self._peers(), session_key)) is not None:
+            while (before := await self._look(session_key)) is not None:
                 connection = connection or await self._open()
-                if await self._wait(connection, before):
-                    self._publish(PeerGone(session=before))
-                    await self._on_gone()
+                await self._wait(connection, before)
         finally:
             if connection is not None:
                 await connection.close()
         await self._until_told()
 
-    async def _wait(self, connection: Waiting, before: int) -> bool:
+    async def _look(self, session_key: int) -> int | None:
+        """See who lives, rescue, and return who is before us.
+
+        Every look rescues, and does so after it has seen who lives: whoever ended before that is rescued here, whether
+        we were waiting for it, lost the connection on which we did, or never heard of it; whoever ends later is
+        waited for by its successor, whose wait then ends at once.
+        """
+        self._is_told = False
+        keys = frozenset(await self._peers())
+        await self._rescue()
+        gone, self._known = self._known - keys, keys
+        for key in sorted(gone - {session_key}):
+            self._publish(PeerGone(session=key))
+        if gone:
+            self._on_gone()
+        return predecessor(tuple(keys), session_key)
+
+    async def _wait(self, connection: Waiting, before: int) -> None:
         with anyio.CancelScope() as self._looking:
             if not self._is_told:
-                return await connection.wait_for_end(before)
-        self._is_told = False
-        return False
+                await connection.wait_for_end(before)
 
     async def _until_told(self) -> None:
         with anyio.CancelScope() as self._looking:
             if not self._is_told:
                 await anyio.sleep_forever()
-        self._is_told = False
 
 
 def predecessor(keys: Sequence[int], own: int) -> int | None:

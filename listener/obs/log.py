@@ -94,8 +94,10 @@ class EventLog:
                 )
             case e.OperationEnded():
                 self._ended(event)
-            case e.Settled(queue=queue, lost=lost) if lost:
-                log.warning("Claim lost, result dropped", queue=queue, count=lost)
+            case e.Settled(queue=queue, outcomes=outcomes, lost=lost, duration_s=duration_s):
+                log.debug("Settled", queue=queue, outcomes=outcomes, duration_ms=_ms(duration_s))
+                if lost:
+                    log.warning("Claim lost, result dropped", queue=queue, count=lost)
             case e.JobFailed(queue=queue, id=id_, label=label, outcome=outcome, attempt=attempt, error=text):
                 tell = log.error if outcome == "fail" else log.warning
                 tell(
@@ -114,6 +116,8 @@ class EventLog:
                 )
             case e.QueueMode():
                 self._mode(event)
+            case e.Woke(queue=queue, reason=reason):
+                log.debug("Woke", queue=queue, reason=reason)
             case e.LookSkipped(queue=queue, interval_s=interval_s):
                 log.debug(f"Workflow disabled - sleeping {interval_s:g}s", queue=queue)
             case _:
@@ -198,6 +202,7 @@ class EventLog:
         self._complaints = event.unknown | event.missing | event.invalid
 
     def _checked(self, event: e.Checked) -> None:
+        self._log.debug("Looked", queue=event.queue, claimed=event.claimed, duration_ms=_ms(event.duration_s))
         self._checks.setdefault(event.queue, Tally()).add(event)
         if time.monotonic() - self._last_line_s.get(event.queue, float("-inf")) >= CHECK_LINE_EVERY_S:
             self._write_checks(event.queue)

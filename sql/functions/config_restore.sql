@@ -15,7 +15,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'SELECT * FROM configuration_history ORDER BY id DESC';
     END IF;
     LOCK TABLE configuration_params IN ROW EXCLUSIVE MODE;  -- before the turn, in the order of every other statement
-    PERFORM listener_configuration_lock('configuration_params');
+    PERFORM listener_configuration_lock('configuration_params', 5000);
     PERFORM set_config('listener.restoring', 'on', true);
     FOR change IN
         WITH before AS (

@@ -3,11 +3,12 @@ CREATE OR REPLACE FUNCTION listener_configuration_accepts(rule jsonb, param_valu
 LANGUAGE plpgsql IMMUTABLE
 AS $$
 DECLARE
-    word CONSTANT text := pg_catalog.lower(pg_catalog.btrim(param_value, E' \t\n\v\f\r') COLLATE "C");
+    word text;
 BEGIN
     IF rule IS NULL THEN
         RETURN true;
     END IF;
+    word := pg_catalog.lower(pg_catalog.btrim(param_value, E' \t\n\v\f\r') COLLATE "C");
     IF rule ->> 'kind' <> 'integer' THEN
         RETURN coalesce(rule -> 'words' ? word, false);
     END IF;

@@ -13,7 +13,8 @@ DECLARE
          VALUES ($1, $2, $3, $4, $5, $6)', TG_TABLE_SCHEMA);
     rule CONSTANT jsonb := CASE WHEN TG_OP <> 'DELETE' THEN listener_configuration_rule(NEW.param_key) END;
 BEGIN
-    IF TG_OP = 'UPDATE' AND NEW.param_key = OLD.param_key AND NEW.param_value IS NOT DISTINCT FROM OLD.param_value THEN
+    IF TG_OP = 'UPDATE' AND NEW.param_key = OLD.param_key AND NEW.param_value IS NOT DISTINCT FROM OLD.param_value
+       OR coalesce(NEW.param_key, OLD.param_key) IS NULL THEN  -- an adopted table may have rows without a key
         RETURN NULL;
     END IF;
     IF TG_OP <> 'DELETE' AND NOT listener_configuration_accepts(rule, NEW.param_value) THEN

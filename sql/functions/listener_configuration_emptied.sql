@@ -7,7 +7,7 @@ AS $$
 BEGIN
     EXECUTE format(
         'INSERT INTO %1$I.configuration_history (param_key, old_value, action, description, changed_by)
-         SELECT param_key, param_value, ''delete'', description, $1 FROM %1$I.%2$I', TG_TABLE_SCHEMA, TG_TABLE_NAME)
+         SELECT param_key, param_value, ''delete'', description, $1 FROM %1$I.%2$I WHERE param_key IS NOT NULL', TG_TABLE_SCHEMA, TG_TABLE_NAME)
     USING listener_who();
     RETURN NULL;
 END

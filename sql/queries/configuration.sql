@@ -2,7 +2,9 @@
 
 -- name: configuration
 -- Every row, with the number of the newest change, in one snapshot. At least one row, also of an empty table.
-SELECT latest.version, params.param_key IS NOT NULL AS is_there, params.param_key, params.param_value
+-- Others may keep large values here; no word of ours is longer than that.
+SELECT latest.version, params.param_key IS NOT NULL AS is_there, params.param_key,
+       left(btrim(params.param_value, E' \t\n\v\f\r'), 100) AS param_value
 FROM (SELECT coalesce(max(id), 0) AS version FROM configuration_history) AS latest
 LEFT JOIN configuration_params AS params ON true;
 
@@ -13,6 +15,9 @@ SELECT param_key, was_there, old_value FROM config_set(%(param_key)s, %(param_va
 SELECT id, param_key, old_value, new_value, action, changed_at, changed_by FROM configuration_history
 WHERE %(param_key)s::text IS NULL OR lower(param_key) = lower(%(param_key)s)
 ORDER BY id DESC LIMIT %(most)s;
+
+-- name: clock
+SELECT clock_timestamp() AS moment;
 
 -- name: restore
 SELECT param_key, old_value, new_value FROM config_restore(%(moment)s::timestamptz);

@@ -29,6 +29,10 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 -- name: name_connection
 SELECT set_config('application_name', %(application_name)s, false);
 
+-- name: live_on
+-- What a role or a database sets for idle people is not for us. (transaction_timeout: PostgreSQL 17 and later.)
+SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout');
+
 -- name: open
 -- A fresh key, and whether this server accepts writes.
 SELECT nextval('listener_session_key')::integer AS session_key, pg_backend_pid() AS backend_pid, pg_is_in_recovery() AS read_only;

@@ -10,8 +10,6 @@ from listener.config.live import ALIASES, KEYS
 from listener.db.files import sql_dir
 from listener.obs.metrics import Metrics
 
-#: Keys of workflows that are still to come.
-NOT_YET = {"ENABLE_FAST_XML_POLLING", "sync_interval", "retention_days"}
 README = Path(__file__).parents[2] / "README.md"
 RULES = sql_dir() / "functions" / "listener_configuration_rules.sql"
 _RULES_FUNCTION = """-- What each key of configuration_params takes: spelling in lower case → rule.
@@ -36,8 +34,7 @@ def live() -> str:
     rows = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
     for key in KEYS.values():
         allowed = "true, false" if key.kind == "boolean" else key.expected
-        note = "" if key.name not in NOT_YET and not key.name.startswith(("import_", "sync_")) else " (no effect yet)"
-        rows.append(f"| `{key.name}` | {key.default} | {allowed} | {key.description}{note} |")
+        rows.append(f"| `{key.name}` | {key.default} | {allowed} | {key.description} |")
     return "\n".join(rows)
 
 

@@ -72,7 +72,11 @@ def running(server: Server, template: str, folder: Path, *, batch_size: int, win
     environ = {"SHIPSTATION_RATE_LIMIT": str(LIMIT), "SHIPSTATION_RATE_WINDOW": str(window_s)}
     sandbox = serving(limit=LIMIT, window_s=window_s, seed=5)
     with fresh_database(server, template) as database, sandbox as api:
-        database.execute("INSERT INTO configuration_params VALUES ('upload_batch_size', %s)", [str(batch_size)])
+        database.execute(
+            "INSERT INTO configuration_params VALUES ('upload_batch_size', %s)"
+            " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value",
+            [str(batch_size)],
+        )
         with services(database.url, api, folder) as listeners:
             for _ in range(PROCESSES):
                 listeners.start(**environ)

@@ -31,9 +31,12 @@ def read_json(done: subprocess.CompletedProcess[str]) -> Any:
 
 def test_list_shows_every_key_and_what_is_wrong(listeners: Services, database: Database) -> None:
     database.execute("DELETE FROM configuration_params WHERE param_key = 'fast_polling_enabled'")
-    database.execute("INSERT INTO configuration_params VALUES ('upload_concurrency', '7'), ('upload_enable', '0')")
+    database.execute(
+        "INSERT INTO configuration_params VALUES ('upload_concurrency', '7'), ('upload_enable', '0')"
+        " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value"
+    )
     shown = lines(listeners.run("config", "list"))
-    assert shown[0].split() == ["key", "in", "force", "default", "meaning"]
+    assert shown[0].split() == ["key", "value", "default", "meaning"]
     assert [line.split()[0] for line in shown[1 : len(KEYS) + 1]] == [key.name for key in KEYS.values()]
     assert next(line for line in shown if line.startswith("upload_concurrency")).endswith("(changed)")
     assert shown[len(KEYS) + 1 :] == [
@@ -60,22 +63,35 @@ def test_what_set_prints_undoes_it(listeners: Services, database: Database, sche
     assert lines(listeners.run("config", "get", "fast_polling_interval")) == ["15"]
 
     said = lines(listeners.run("config", "set", "upload_enabled", "No"))
-    undo = f"DELETE FROM {table} WHERE param_key = 'upload_enabled';"
+    undo = f"UPDATE {table} SET param_value = 'true' WHERE param_key = 'upload_enabled';"
     assert said == ["upload_enabled is false, was true", f"undo: {undo}"]
     database.execute(undo.encode())
     assert lines(listeners.run("config", "get", "upload_enabled")) == ["true"]
 
 
-def test_set_writes_the_row_that_the_key_has(listeners: Services, database: Database) -> None:
-    database.execute("INSERT INTO configuration_params VALUES ('Upload_Enabled', 'off')")
+def test_set_writes_the_keys_own_row_and_knows_the_value_of_another_spelling(
+    listeners: Services, database: Database
+) -> None:
+    database.execute("UPDATE configuration_params SET param_key = 'Upload_Enabled' WHERE param_key = 'upload_enabled'")
+    database.execute("UPDATE configuration_params SET param_value = 'off' WHERE param_key = 'Upload_Enabled'")
     done = read_json(listeners.run("config", "set", "upload_enabled", "on", "--json"))
     assert done == {
         "key": "upload_enabled",
         "value": "true",
         "before": "false",
-        "undo": "UPDATE configuration_params SET param_value = 'off' WHERE param_key = 'Upload_Enabled';",
+        "undo": "UPDATE configuration_params SET param_value = 'false' WHERE param_key = 'upload_enabled';",
     }
-    assert (value_of(database, "Upload_Enabled"), value_of(database, "upload_enabled")) == ("on", None)
+    assert (value_of(database, "Upload_Enabled"), value_of(database, "upload_enabled")) == ("true", "true")
+
+
+def test_over_an_open_change_it_says_who_is_in_the_way(listeners: Services, database: Database) -> None:
+    with database.connect(autocommit=False, application_name="forgotten") as conn:
+        conn.execute("UPDATE configuration_params SET param_value = '9' WHERE param_key = 'max_attempts'")
+        [told] = lines(listeners.run("config", "set", "upload_enabled", "no"), FAILED)
+    pid = conn.info.backend_pid if not conn.closed else None
+    assert "a transaction that has changed the configuration is still open: pid " in told
+    assert "forgotten, since" in told
+    assert pid is None or str(pid) in told
 
 
 def test_mistakes_change_nothing_and_are_named(listeners: Services, database: Database) -> None:
@@ -88,6 +104,7 @@ def test_mistakes_change_nothing_and_are_named(listeners: Services, database: Da
             ("set", "upload_enable", "no"),
             "'upload_enable' is no key of the configuration; did you mean upload_enabled?",
         ),
+        (("set", "max_attempts", "-1"), "max_attempts must be a whole number of attempts from 1 to 100, got '-1'"),
         (("get", "xyz"), "'xyz' is no key of the configuration; `listener config list` shows them all"),
         (("restore", "yesterday"), "'yesterday' is no moment; write it as 2026-11-21T10:00+00:00"),
         (
@@ -116,7 +133,7 @@ def test_history_and_restore(listeners: Services, database: Database) -> None:
     [only] = read_json(listeners.run("config", "history", "FAST_POLLING_enabled", "--json"))
     assert (only["old_value"], only["new_value"], only["action"]) == ("true", "false", "update")
 
-    said = lines(listeners.run("config", "restore", moment.isoformat()))
+    *said, undo = lines(listeners.run("config", "restore", moment.isoformat()))
     assert said == [
         "UNIFIED_SYNC_INTERVAL: 300 -> 120",
         "fast_polling_enabled: false -> true",
@@ -125,6 +142,12 @@ def test_history_and_restore(listeners: Services, database: Database) -> None:
         f"4 values put back to {moment.isoformat()}",
     ]
     assert (value_of(database, "fast_polling_enabled"), value_of(database, "mine")) == ("true", None)
+    [nothing] = lines(listeners.run("config", "restore", moment.isoformat()))
+    assert nothing.startswith("nothing to put back: all values are as they were")
+    assert undo.startswith("undo: listener config restore ")
+    assert len(lines(listeners.run("config", "restore", undo.split()[-1]))) == 6
+    assert (value_of(database, "fast_polling_enabled"), value_of(database, "mine")) == ("false", "x")
+    assert lines(listeners.run("config", "history", "nobody")) == ["no changes of 'nobody'"]
 
 
 def test_without_a_database_it_says_so(listeners: Services) -> None:

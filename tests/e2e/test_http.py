@@ -221,7 +221,10 @@ def test_operations_that_run_side_by_side_are_listed_one_by_one(
     listeners: Services, orders: Orders, api: Client, database: Any
 ) -> None:
     """One row a call: each is an operation of its own, with a name of its own."""
-    database.execute("INSERT INTO configuration_params VALUES ('upload_batch_size', '1'), ('upload_concurrency', '3')")
+    database.execute(
+        "INSERT INTO configuration_params VALUES ('upload_batch_size', '1'), ('upload_concurrency', '3')"
+        " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value"
+    )
     api.fault({"latency_s": 5})
     service = listeners.start().wait_ready()
     orders.insert(3)

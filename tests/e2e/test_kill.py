@@ -19,7 +19,10 @@ def test_killed_processes_lose_nothing_and_upload_nothing_twice(
 ) -> None:
     api.fault({"latency_s": 0.05})
     # small batches and one wave of orders a kill, so that there is always work to be killed in
-    database.execute("INSERT INTO configuration_params VALUES ('upload_batch_size', '10')")
+    database.execute(
+        "INSERT INTO configuration_params VALUES ('upload_batch_size', '10')"
+        " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value"
+    )
     running = [listeners.start().wait_ready() for _ in range(replicas)]
     rng = random.Random(7)
     for kill in range(KILLS):

@@ -81,7 +81,10 @@ class Shop:
 def both(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     # 1 s: a 429 names the end of the window, which is waited for
     with fresh_database(server, template) as database, serving(window_s=1.0, seed=3) as api:
-        database.execute("INSERT INTO configuration_params VALUES ('max_attempts', '3')")
+        database.execute(
+            "INSERT INTO configuration_params VALUES ('max_attempts', '3')"
+            " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value"
+        )
         with services(database.url, api, tmp_path_factory.mktemp("outage")) as group:
             listeners = [group.start(SHIPSTATION_TIMEOUT=TIMEOUT_S).wait_ready() for _ in range(2)]
             yield Shop(database, Orders(database), api, listeners)

@@ -104,7 +104,10 @@ def test_several_processes_work_through_it_with_a_direct_session(
     bouncer: Bouncer, listeners: Services, orders: Orders, api: Client, database: Database
 ) -> None:
     api.fault({"latency_s": 0.05})
-    database.execute("INSERT INTO configuration_params VALUES ('upload_batch_size', '5')")
+    database.execute(
+        "INSERT INTO configuration_params VALUES ('upload_batch_size', '5')"
+        " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value"
+    )
     group = [listeners.start(DATABASE_URL=bouncer.url, LISTENER_DIRECT_URL=database.url).wait_ready() for _ in range(3)]
     for wave in range(4):
         orders.insert(COUNT // 4, prefix=f"W{wave}")
@@ -126,7 +129,10 @@ def test_it_works_on_after_the_pooler_was_away(
     listeners: Services, orders: Orders, api: Client, database: Database
 ) -> None:
     api.fault({"latency_s": 0.05})
-    database.execute("INSERT INTO configuration_params VALUES ('upload_batch_size', '5')")
+    database.execute(
+        "INSERT INTO configuration_params VALUES ('upload_batch_size', '5')"
+        " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value"
+    )
     with running(database) as first:
         port = first.url
         service = listeners.start(DATABASE_URL=port, LISTENER_DIRECT_URL=database.url).wait_ready()

@@ -12,7 +12,7 @@ from waiting import until_async
 from workbench import Bench, Work, bench, quiet
 
 from listener.core.budget import Refusal
-from listener.core.events import Checked, LookSkipped, Settled, Trouble, Woke
+from listener.core.events import Checked, LookSkipped, OperationEnded, Settled, Trouble, Woke
 from listener.core.job import Job
 from listener.core.outcome import Done, Outcome, Retry, Snooze
 from listener.core.queue import Limits, Queue
@@ -320,6 +320,26 @@ async def test_cancelled_right_after_the_claim(database: Database, batch_size: i
         if not is_releasing:
             assert await table.rescue(stale_s=300.0) == 5
             assert {(row["status"], row["attempts"]) for row in read_all(database)} == {("Pending", 3)}
+
+
+async def test_a_timeout_that_is_lowered_during_a_claim_counts_for_what_it_brings(database: Database) -> None:
+    """The rescue goes by the new one at once: another process would run the row while the old one still may."""
+    insert(database, 1)
+    work = Work()
+    async with bench(database, work, limits=Limits(timeout_s=3600)) as one:
+        person = database.connect()
+        person.execute("BEGIN; LOCK TABLE orders_inbox IN SHARE ROW EXCLUSIVE MODE")
+        async with one.running():
+            await until_async(
+                lambda: database.execute(
+                    "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'orders_inbox'::regclass"
+                ),
+                what="the claim to be under way",
+            )
+            one.limits = replace(one.limits, timeout_s=0.05)
+            person.execute("COMMIT")
+            await until_async(lambda: one.of(OperationEnded), what="the call to be ended")
+    assert one.of(OperationEnded)[0].result == "timeout"
 
 
 async def test_stopped_during_a_claim_hands_over_what_it_brought(database: Database) -> None:

@@ -161,9 +161,9 @@ async def test_a_new_operation_timeout_counts_for_calls_under_way(database: Data
     async with bench(database, work) as one, one.running(dispatches=False) as group:
         jobs = await one.claim(2)
         for job in jobs:
-            group.start_soon(one.executor.run, [job], Limits(timeout_s=60), lambda _: None)
+            one.executor.start(group, [job], Limits(timeout_s=60), lambda _: None)
+        one.executor.prolong(3600 - 60)  # it counts before the call has begun, too
         await quiet(work, 2)
-        one.executor.prolong(3600 - 60)
         one.executor.prolong(1 - 3600)
         one.executor.prolong(-1)
         await until_async(lambda: len(one.of(OperationEnded)) == 2, what="both calls to end")

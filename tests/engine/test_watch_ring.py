@@ -8,6 +8,7 @@ from conftest import Database
 from queues import lease, open_pool
 from waiting import until_async
 
+from listener.core.errors import Unreachable
 from listener.core.events import Event, PeerGone, Trouble
 from listener.db.watch import WatchConnection, announce, read_peers
 from listener.engine.watch import Watch, predecessor
@@ -73,10 +74,11 @@ async def test_a_wait_is_bounded_and_its_end_is_no_error_in_the_servers_log(
 
 async def test_a_cut_watch_is_reported_and_watches_again(database: Database) -> None:
     events: list[Event] = []
-    rescued = anyio.Event()
+    rescues: list[int] = []
+    told: list[int] = []
 
-    async def on_gone() -> None:
-        rescued.set()
+    async def rescue() -> None:
+        rescues.append(1)
 
     own, other = lease(database, 9), lease(database, 3)
     async with open_pool(database) as pool, anyio.create_task_group() as group:
@@ -84,8 +86,9 @@ async def test_a_cut_watch_is_reported_and_watches_again(database: Database) -> 
             lambda: announce(pool),
             lambda: read_peers(pool),
             lambda: WatchConnection.open(database.url, schema="public"),
-            on_gone,
+            rescue,
             events.append,
+            on_gone=lambda: told.append(1),
         )
         group.start_soon(watch.run, 9)
         await until_async(lambda: waiting(database) == 1, what="the watch to wait")
@@ -95,9 +98,8 @@ async def test_a_cut_watch_is_reported_and_watches_again(database: Database) -> 
         await until_async(lambda: any(isinstance(event, Trouble) for event in events), what="the trouble")
         await until_async(lambda: waiting(database) == 1, what="the watch to wait again")
         other.close()
-        with anyio.fail_after(10):
-            await rescued.wait()
-        assert PeerGone(session=3) in events
+        await until_async(lambda: PeerGone(session=3) in events, what="the death")
+        assert told == [1]
         await until_async(lambda: not watches(database), what="no connection while we are alone")
         newcomer = lease(database, 4)
         watch.look_again()
@@ -105,6 +107,74 @@ async def test_a_cut_watch_is_reported_and_watches_again(database: Database) -> 
         group.cancel_scope.cancel()
     for conn in (own, newcomer):
         conn.close()
+
+
+class Ring:
+    """Peers of the test's own making: who lives, whom the watch waits for, and what it does about it."""
+
+    def __init__(self, *keys: int) -> None:
+        self.keys = set(keys)
+        self.log: list[object] = []
+        self.failures = 0
+        self.ended = anyio.Event()
+        self.watch = Watch(self.announce, self.peers, self.open, self.rescue, self.publish, on_gone=lambda: None)
+
+    async def announce(self) -> None:
+        self.log.append("announced")
+
+    async def peers(self) -> list[int]:
+        self.log.append("looked")
+        return sorted(self.keys)
+
+    async def rescue(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise Unreachable("away")
+        self.log.append("rescued")
+
+    def publish(self, event: Event) -> None:
+        self.log.append(event)
+
+    async def open(self) -> "Ring":
+        return self
+
+    async def wait_for_end(self, session_key: int) -> bool:
+        self.log.append(session_key)
+        if session_key in self.keys:
+            await self.ended.wait()
+        return True
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_a_death_that_falls_into_a_newcomers_announcement_is_rescued() -> None:
+    """The wait for the dead one is cancelled by the announcement, and the new list of the living lacks it."""
+    ring = Ring(3, 9)
+    async with anyio.create_task_group() as group:
+        group.start_soon(ring.watch.run, 9)
+        await until_async(lambda: 3 in ring.log, what="the wait")
+        ring.log.clear()
+        ring.keys = {5, 9}
+        ring.watch.look_again()
+        await until_async(lambda: 5 in ring.log, what="the wait for the newcomer")
+        group.cancel_scope.cancel()
+    assert ring.log[:3] == ["looked", "rescued", PeerGone(session=3)]
+
+
+async def test_a_rescue_that_failed_is_done_again() -> None:
+    ring = Ring(3, 9)
+    async with anyio.create_task_group() as group:
+        group.start_soon(ring.watch.run, 9)
+        await until_async(lambda: 3 in ring.log, what="the wait")
+        ring.log.clear()
+        ring.failures = 2
+        ring.keys = {9}
+        ring.ended.set()
+        await until_async(lambda: PeerGone(session=3) in ring.log, what="the third try")
+        group.cancel_scope.cancel()
+    assert sum(isinstance(entry, Trouble) for entry in ring.log) == 2
+    assert ring.log[-2:] == ["rescued", PeerGone(session=3)]
 
 
 def watches(database: Database) -> int:

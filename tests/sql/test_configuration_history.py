@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Database
+from conftest import Database, Server, fresh_database
 from psycopg import sql
 
 from listener.config.live import KEYS
+from listener.db.migrate import migrate
 
 UPSERT = (
     "INSERT INTO configuration_params (param_key, param_value) VALUES (%s, %s)"
@@ -99,7 +100,7 @@ def test_spellings_that_differ_from_before_the_trigger_stay_until_one_is_set(dat
     "statement",
     [
         "UPDATE configuration_params SET param_value = '60' WHERE param_key LIKE '%%nterval'",
-        "INSERT INTO configuration_params VALUES ('upload_enabled', 'no'), ('mine', 'x')",
+        "INSERT INTO configuration_params VALUES ('Upload_Enabled', 'no'), ('mine', 'x')",
         "DELETE FROM configuration_params",
         "TRUNCATE configuration_params",
     ],
@@ -246,3 +247,53 @@ def test_an_adopted_column_that_means_something_else_stops_nobody(kind: str, dat
     database.execute("UPDATE configuration_params SET param_value = '20' WHERE param_key = 'sync_interval'")
     [(who,)] = database.execute("SELECT DISTINCT changed_by FROM configuration_history")
     assert "listener tests" in who
+
+
+def test_every_key_has_a_row_so_that_an_update_finds_it(database: Database) -> None:
+    """An UPDATE of a row that is not there would do nothing, without a word, and it may be the emergency stop."""
+    present = rows(database)
+    for key in KEYS.values():
+        assert present[key.name] == key.default
+    [(count,)] = database.execute("SELECT count(*) FROM configuration_params WHERE description IS NULL")
+    assert count == 0
+
+
+def test_rows_of_another_spelling_get_no_second_one(server: Server) -> None:
+    with fresh_database(server) as database:
+        database.execute("CREATE TABLE configuration_params (param_key text PRIMARY KEY, param_value text)")
+        database.execute("INSERT INTO configuration_params VALUES ('Upload_Enabled', 'off')")
+        migrate(database.url, "public")
+        assert rows(database)["Upload_Enabled"] == "off"
+        assert "upload_enabled" not in rows(database)
+
+
+def test_config_set_takes_any_spelling_of_a_key_and_no_other_key(database: Database) -> None:
+    assert database.execute("SELECT * FROM config_set('Unified_Sync_Interval', '60')") == [
+        ("sync_interval", True, "120")
+    ]
+    assert rows(database)["UNIFIED_SYNC_INTERVAL"] == "60"
+    database.execute("DELETE FROM configuration_params WHERE param_key = 'upload_enabled'")
+    assert database.execute("SELECT * FROM config_set('upload_enabled', 'no')") == [("upload_enabled", False, None)]
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="'upload_enabld' is no key of the configuration"):
+        database.execute("SELECT config_set('upload_enabld', 'no')")
+
+
+def test_a_function_that_waits_for_its_turn_says_for_whom(database: Database) -> None:
+    with database.connect(autocommit=False, application_name="forgotten") as conn:
+        conn.execute("UPDATE configuration_params SET param_value = '9' WHERE param_key = 'max_attempts'")
+        with pytest.raises(psycopg.errors.LockNotAvailable) as refused:
+            database.execute("SELECT config_set('upload_enabled', 'no')")
+        pid = conn.info.backend_pid
+    assert f"is still open: pid {pid}, user " in str(refused.value)
+    assert f"pg_terminate_backend({pid})" in str(refused.value.diag.message_hint)
+    [(limit,)] = database.execute("SELECT current_setting('lock_timeout')")
+    assert limit == "0"
+
+
+def test_rows_without_a_key_and_large_values_of_others_are_let_alone(database: Database) -> None:
+    database.execute("ALTER TABLE configuration_params DROP CONSTRAINT configuration_params_pkey")
+    database.execute("ALTER TABLE configuration_params ALTER COLUMN param_key DROP NOT NULL")
+    database.execute("INSERT INTO configuration_params VALUES (NULL, 'x'), ('theirs', repeat('y', 1000000))")
+    database.execute("UPDATE configuration_params SET param_value = 'z' WHERE param_key IS NULL")
+    database.execute("TRUNCATE configuration_params")
+    assert {key for key, *_ in history(database)} >= {"theirs", "upload_enabled"}
