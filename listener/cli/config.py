@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 config = typer.Typer(
     name="config",
-    help="Show and change the live configuration; a change is in force when the command returns.",
+    help="Show and change the live configuration; a change is in force everywhere milliseconds later.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -8,7 +8,7 @@ BEGIN
     IF rule IS NULL THEN
         RETURN true;
     END IF;
-    word := pg_catalog.lower(pg_catalog.btrim(param_value, E' \t\n\v\f\r') COLLATE "C");
+    word := pg_catalog.lower(pg_catalog.btrim(param_value, E' \t\n\013\f\r') COLLATE "C");
     IF rule ->> 'kind' <> 'integer' THEN
         RETURN coalesce(rule -> 'words' ? word, false);
     END IF;

@@ -5,6 +5,6 @@ SET search_path FROM CURRENT
 AS $$
 BEGIN
     -- in the "C" collation lower() knows ASCII letters only, as listener/config/live.py does
-    RETURN listener_configuration_rules() -> lower(btrim(param_key, E' \t\n\v\f\r') COLLATE "C");
+    RETURN listener_configuration_rules() -> lower(btrim(param_key, E' \t\n\013\f\r') COLLATE "C");
 END
 $$;

@@ -4,7 +4,7 @@
 -- Every row, with the number of the newest change, in one snapshot. At least one row, also of an empty table.
 -- Others may keep large values here; no word of ours is longer than that.
 SELECT latest.version, params.param_key IS NOT NULL AS is_there, params.param_key,
-       left(btrim(params.param_value, E' \t\n\v\f\r'), 100) AS param_value
+       left(btrim(params.param_value, E' \t\n\013\f\r'), 100) AS param_value
 FROM (SELECT coalesce(max(id), 0) AS version FROM configuration_history) AS latest
 LEFT JOIN configuration_params AS params ON true;
 
