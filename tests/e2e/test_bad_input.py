@@ -1,6 +1,7 @@
 """Payloads that are no orders, and orders that change: nobody else pays, and what is mended is uploaded."""
 
 import json
+import re
 from typing import Any
 
 import psycopg
@@ -178,8 +179,12 @@ def test_an_adopted_table_of_type_json_may_hold_what_jsonb_refuses(
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("9" * 5_000, "Exceeds the limit (4300 digits)"),
-        ("[" * 3_000 + "]" * 3_000, "maximum recursion depth exceeded"),
+        ("9" * 5_000, r"payload = 'unreadable JSON: Exceeds the limit \(4300 digits\)"),
+        # Python 3.13 reads them; then our own limit refuses them
+        (
+            "[" * 3_000 + "]" * 3_000,
+            r"payload = 'unreadable JSON: maximum recursion depth|extra(\[0\])+: is beyond 64 levels",
+        ),
     ],
     ids=["number of 5,000 digits", "3,000 levels"],
 )
@@ -196,7 +201,7 @@ def test_json_that_postgres_holds_and_python_does_not_read_fails_alone(
         what=f"one failed and one uploaded order; now {orders.counts()}",
     )
     assert listener.process.poll() is None, "the service ended"
-    assert orders.errors()["1"].startswith(f"payload = 'unreadable JSON: {words}")
+    assert re.match(words, orders.errors()["1"])
 
 
 def test_content_is_work_and_nothing_else_is(
