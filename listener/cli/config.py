@@ -170,16 +170,14 @@ def _known(name: str) -> Key:
 
 
 def _undo(schema: str, key: Key, written: db.Written) -> str:
-    """Return the statement that brings the old value back; one that is refused today is no value to go back to."""
-    table = "configuration_params" if schema == "public" else f'"{schema}".configuration_params'
-    row = f"param_key = '{written.param_key}'"
+    """Return the statement that brings the old value back; for one that is refused today, the default."""
     if not written.was_there:
-        return f"DELETE FROM {table} WHERE {row};"  # noqa: S608 - printed, not run
+        return db.undo_statement(schema, written.param_key, None)
     try:
         old = shown(key.parse(written.old_value or ""))
     except ValueError:
         old = key.default
-    return f"UPDATE {table} SET param_value = '{old}' WHERE {row};"  # noqa: S608
+    return db.undo_statement(schema, written.param_key, old)
 
 
 def _value(value: str | None, is_absent: bool = False) -> str:

@@ -21,7 +21,7 @@ from listener.core.errors import ConfigError, ListenerError
 from listener.db.embedded import Cluster
 from listener.db.migrate import migrate
 from listener.db.pool import Pool
-from listener.db.samples import count_by_status, insert_order
+from listener.db.samples import count_by_status, example_insert, insert_order
 from listener.obs.server import address_of, bind, serve
 from listener.sandbox.shipstation import SandboxSettings, build
 
@@ -172,12 +172,7 @@ def _percentile(values: Sequence[float], percent: int) -> float:
 
 
 def _explain(app: App, cluster: Cluster, sandbox: str) -> None:
-    payload = (
-        '{"order_date": "2026-11-20T14:03:00Z", "ship_to": {"name": "A Buyer", "street1": "1 Main St", '
-        '"city": "Austin", "postal_code": "78701", "country": "US"}, '
-        '"items": [{"sku": "ABC", "name": "Thing", "quantity": 2}]}'
-    )
-    insert = f"INSERT INTO orders_inbox (order_number, payload) VALUES ('A-1', '{payload}')"  # noqa: S608 - printed, not run
+    insert = example_insert("A-1")
     _say("\nInsert an order (with another order_number each time):\n")
     _say(f"  {shlex.quote(str(cluster.psql))} {shlex.quote(cluster.url())} -c {shlex.quote(insert)}\n")
     _say(f"ShipStation sandbox  {sandbox}/sandbox/orders")

@@ -14,12 +14,10 @@ from psycopg.rows import tuple_row
 
 from listener.core.errors import DatabaseError, Unmigrated
 from listener.db.files import SqlFile, schema_files
+from listener.db.queries import query, template
 
 #: Major version of the oldest server that the tests run on.
 OLDEST_SERVER = 15
-
-_HAS_BOOKS = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
-_READ_BOOKS = sql.SQL("SELECT name, kind, checksum, applied_at FROM {}.listener_migrations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +40,9 @@ async def verify_async(conn: psycopg.AsyncConnection[Any], schema: str, files: S
     require_version(conn)
     applied = None
     async with conn.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(_HAS_BOOKS, [_books_name(schema)])
+        await cursor.execute(query("books", "has_books"), {"books": _books_name(schema)})
         if await cursor.fetchone() == (True,):
-            await cursor.execute(_READ_BOOKS.format(sql.Identifier(schema)))
+            await cursor.execute(_read_books(schema))
             applied = {row[0]: Applied(*row) for row in await cursor.fetchall()}
     check(applied, schema, place_of(conn), files)
 
@@ -71,9 +69,9 @@ def check(
 def read_applied(conn: psycopg.Connection[Any], schema: str) -> dict[str, Applied] | None:
     """Return the books by name; None when the schema has none."""
     with conn.cursor(row_factory=tuple_row) as cursor:
-        if cursor.execute(_HAS_BOOKS, [_books_name(schema)]).fetchone() != (True,):
+        if cursor.execute(query("books", "has_books"), {"books": _books_name(schema)}).fetchone() != (True,):
             return None
-        rows = cursor.execute(_READ_BOOKS.format(sql.Identifier(schema))).fetchall()
+        rows = cursor.execute(_read_books(schema)).fetchall()
     return {row[0]: Applied(*row) for row in rows}
 
 
@@ -115,6 +113,10 @@ def require_version(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 def place_of(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str:
     """Return ``host:port/database`` of an open connection."""
     return f"{conn.info.host}:{conn.info.port}/{conn.info.dbname}"
+
+
+def _read_books(schema: str) -> sql.Composed:
+    return template("books", "read_books", {"schema": sql.Identifier(schema)})
 
 
 def _books_name(schema: str) -> str:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg import sql
 from psycopg.rows import DictRow
 
 from listener.core.errors import ConfigError, DatabaseError
 from listener.db.pool import Pool
-from listener.db.queries import query
+from listener.db.queries import query, template
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,14 @@ async def restore(pool: Pool, moment: datetime) -> list[DictRow]:
         return await pool.run(query("configuration", "restore"), {"moment": moment}, name="config restore")
     except DatabaseError as error:
         raise _refusal(error) from error
+
+
+def undo_statement(schema: str, param_key: str, old: str | None) -> str:
+    """Return the SQL, to be pasted, that puts a row back to its old value; None = there was no row."""
+    names = ["configuration_params"] if schema == "public" else [schema, "configuration_params"]
+    fields = {"table": sql.Identifier(*names), "key": sql.Literal(param_key), "value": sql.Literal(old)}
+    name = "undo_insert" if old is None else "undo_update"
+    return template("configuration", name, fields).as_string(None) + ";"
 
 
 def _refusal(error: DatabaseError) -> DatabaseError | ConfigError:

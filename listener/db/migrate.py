@@ -3,8 +3,6 @@
 Called by ``listener migrate`` (`migrate`, `status`, `dry_run`) and at every start of the service (`verify`). Forward
 only. Needs a session, so the address must not lead through a transaction pooler: an advisory lock held by the session
 makes a second run wait until the first one is done.
-
-The statements here keep the books of the SQL files themselves, hence they cannot live in one of those.
 """
 
 import hashlib
@@ -14,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, LiteralString
+from typing import Literal
 
 import psycopg
 from psycopg import sql
@@ -31,6 +29,8 @@ from listener.db.applied import (
     verify_async,
 )
 from listener.db.files import SqlFile, schema_files
+from listener.db.pool import search_path
+from listener.db.queries import query, template
 from listener.db.trouble import explain, explained
 
 __all__ = ["FileStatus", "Plan", "Report", "dry_run", "migrate", "plan", "status", "verify", "verify_async"]
@@ -39,23 +39,6 @@ __all__ = ["FileStatus", "Plan", "Report", "dry_run", "migrate", "plan", "status
 _LOCK_TRY_S = 2.0
 #: Shorter than deadlock_timeout (1 s): CREATE INDEX CONCURRENTLY of the run before us waits for our statement to end.
 _QUEUE_TRY_S = 0.5
-
-_HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)"
-_CREATE_BOOKS = """CREATE TABLE IF NOT EXISTS listener_migrations (
-    name text PRIMARY KEY,
-    kind text NOT NULL,
-    checksum text NOT NULL,
-    applied_at timestamptz NOT NULL DEFAULT now()
-)"""
-_WRITE_BOOKS: LiteralString = """INSERT INTO listener_migrations (name, kind, checksum) VALUES ({}, {}, {})
-ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, applied_at = excluded.applied_at"""
-_STRIKE_BOOKS: LiteralString = "DELETE FROM listener_migrations WHERE name = {}"
-#: A concurrent index build that failed leaves an index that IF NOT EXISTS takes for a good one.
-_INVALID_INDEXES = """SELECT c.relname
-FROM pg_catalog.pg_index AS i
-JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
-JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE NOT i.indisvalid AND n.nspname = %s"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +86,7 @@ def plan(conn: psycopg.Connection, schema: str, files: Sequence[SqlFile] | None 
     refuse_changed(applied, files, schema, place_of(conn))
     return Plan(
         schema=schema,
-        creates_schema=conn.execute(_HAS_SCHEMA, [schema]).fetchone() != (True,),
+        creates_schema=conn.execute(query("books", "has_schema"), {"schema": schema}).fetchone() != (True,),
         files=tuple(f for f in files if f.name not in applied or applied[f.name].checksum != f.checksum),
         stale=tuple(sorted(applied.keys() - {f.name for f in files})),
     )
@@ -125,13 +108,13 @@ def migrate(url: str, schema: str, *, wait_s: float = 60.0, files: Sequence[SqlF
         _wait_for_turn(conn, schema, wait_s)
         todo = plan(conn, schema, files)
         if todo.creates_schema:
-            conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+            conn.execute(_of_schema("create_schema", schema))
         if todo.files or todo.stale:
-            conn.execute(_CREATE_BOOKS)
+            conn.execute(query("books", "create_books"))
         for batch in _batches(todo.files):
             _apply(conn, schema, batch, wait_s, url)
         for name in todo.stale:
-            conn.execute(sql.SQL(_STRIKE_BOOKS).format(name))
+            conn.execute(_strike(name))
     return Report(
         schema=schema,
         created_schema=todo.creates_schema,
@@ -146,16 +129,16 @@ def dry_run(url: str, schema: str, *, files: Sequence[SqlFile] | None = None) ->
         todo = plan(conn, schema, files)
         if not (todo.files or todo.stale or todo.creates_schema):
             return f"-- schema {schema} of {place_of(conn)} is up to date\n"
-        name = sql.Identifier(schema).as_string(conn)
         script = [f"-- what `listener migrate` would run in schema {schema} of {place_of(conn)}"]
-        script += [f"CREATE SCHEMA {name};"] if todo.creates_schema else []
-        script += [f"SET search_path = {name};", "SET client_min_messages = warning;", f"{_CREATE_BOOKS};"]
+        head = [_of_schema("create_schema", schema)] if todo.creates_schema else []
+        head += [_of_schema("script_head", schema), template("books", "create_books", {})]
+        script += [f"{statement.as_string(conn)};" for statement in head]
         for batch in _batches(todo.files):
             script += ["BEGIN;"] if batch[0].needs_transaction else []
             for file in batch:
                 script += [f"\n-- {file.name}", file.text.rstrip(), f"{_entry(file).as_string(conn)};"]
             script += ["COMMIT;"] if batch[0].needs_transaction else []
-        script += [f"{sql.SQL(_STRIKE_BOOKS).format(name).as_string(conn)};" for name in todo.stale]
+        script += [f"{_strike(name).as_string(conn)};" for name in todo.stale]
     return "\n".join(script) + "\n"
 
 
@@ -218,16 +201,25 @@ def _apply(conn: psycopg.Connection, schema: str, batch: Sequence[SqlFile], wait
 def _apply_outside(conn: psycopg.Connection, schema: str, file: SqlFile) -> None:
     """Run statement by statement; a concurrent index build blocks nobody, so it may wait as long as it needs."""
     _set_lock_timeout(conn, None)
-    for (index,) in conn.execute(_INVALID_INDEXES, [schema]).fetchall():
+    for (index,) in conn.execute(query("books", "invalid_indexes"), {"schema": schema}).fetchall():
         if re.search(rf"\b{re.escape(index)}\b", file.text):
-            conn.execute(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(schema, index)))
+            conn.execute(template("books", "drop_index", {"index": sql.Identifier(schema, index)}))
     for statement in file.statements:
         conn.execute(statement.encode())
     conn.execute(_entry(file))
 
 
 def _entry(file: SqlFile) -> sql.Composed:
-    return sql.SQL(_WRITE_BOOKS).format(file.name, file.kind, file.checksum)
+    fields = {"name": file.name, "kind": file.kind, "checksum": file.checksum}
+    return template("books", "enter", {name: sql.Literal(value) for name, value in fields.items()})
+
+
+def _strike(name: str) -> sql.Composed:
+    return template("books", "strike", {"name": sql.Literal(name)})
+
+
+def _of_schema(statement: str, schema: str) -> sql.Composed:
+    return template("books", statement, {"schema": sql.Identifier(schema)})
 
 
 @contextmanager
@@ -237,9 +229,7 @@ def _connected(url: str, schema: str) -> Iterator[psycopg.Connection]:
         raise ConfigError(f"not a name for a schema (1 to 63 bytes, not pg_…): LISTENER_SCHEMA={schema!r}")
     with psycopg.connect(url, autocommit=True, client_encoding="utf8", application_name="listener migrate") as conn:
         require_version(conn)
-        conn.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
-        conn.execute("SET statement_timeout = 0")
-        conn.execute("SET idle_in_transaction_session_timeout = 0")
+        conn.execute(query("books", "prepare_session"), {"search_path": search_path(schema)})
         yield conn
 
 
@@ -250,7 +240,7 @@ def _wait_for_turn(conn: psycopg.Connection, schema: str, wait_s: float) -> None
     _set_lock_timeout(conn, min(_QUEUE_TRY_S, wait_s))
     while True:
         try:
-            conn.execute("SELECT pg_catalog.pg_advisory_lock(%s)", [key])
+            conn.execute(query("books", "take_turn"), {"turn": key})
         except psycopg.errors.LockNotAvailable as error:
             if time.monotonic() >= deadline_s:
                 raise DatabaseError(
@@ -263,4 +253,4 @@ def _wait_for_turn(conn: psycopg.Connection, schema: str, wait_s: float) -> None
 def _set_lock_timeout(conn: psycopg.Connection, limit_s: float | None) -> None:
     """Bound every wait for a lock in this session; None = wait for ever."""
     limit_ms = 0 if limit_s is None else max(1, round(limit_s * 1000))
-    conn.execute("SELECT pg_catalog.set_config('lock_timeout', %s, false)", [str(limit_ms)])
+    conn.execute(query("books", "limit_lock_waits"), {"limit_ms": str(limit_ms)})

@@ -1,6 +1,7 @@
 """Named queries: the `-- name:` blocks of `sql/queries/*.sql`, the only SQL this program runs besides migrations."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import TypeAlias
 
@@ -30,7 +31,7 @@ def query(file: str, name: str) -> sql.SQL:
     return sql.SQL(load(file)[name])
 
 
-def template(file: str, name: str, fields: dict[str, sql.Composable]) -> sql.Composed:
+def template(file: str, name: str, fields: Mapping[str, sql.Composable]) -> sql.Composed:
     """Return a query with its `{fields}` replaced by quoted identifiers and literals."""
     return sql.SQL(load(file)[name]).format(**fields)
 

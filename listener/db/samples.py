@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+from psycopg import sql
+
 from listener.db.pool import Pool
-from listener.db.queries import query
+from listener.db.queries import query, template
 
 
 def sample_payload(number: int) -> dict[str, Any]:
@@ -42,3 +44,21 @@ async def count_by_status(pool: Pool) -> dict[str, int]:
     return {
         row["status"]: row["rows"] for row in await pool.run(query("samples", "count_by_status"), name="demo count")
     }
+
+
+def example_insert(order_number: str) -> str:
+    """Return an INSERT to be pasted into psql: an order with nothing but what is required."""
+    payload = {
+        "order_date": "2026-11-20T14:03:00Z",
+        "ship_to": {
+            "name": "A Buyer",
+            "street1": "1 Main St",
+            "city": "Austin",
+            "postal_code": "78701",
+            "country": "US",
+        },
+        "items": [{"sku": "ABC", "name": "Thing", "quantity": 2}],
+    }
+    values = {"order_number": order_number, "payload": json.dumps(payload)}
+    fields = {name: sql.Literal(value) for name, value in values.items()}
+    return template("samples", "example_order", fields).as_string(None)

@@ -21,3 +21,11 @@ SELECT clock_timestamp() AS moment;
 
 -- name: restore
 SELECT param_key, old_value, new_value FROM config_restore(%(moment)s::timestamptz);
+
+-- name: undo_update
+-- Printed by `listener config set`, never run by us.
+UPDATE {table} SET param_value = {value} WHERE param_key = {key};
+
+-- name: undo_insert
+-- Printed likewise, when there was no row.
+DELETE FROM {table} WHERE param_key = {key};

@@ -5,3 +5,7 @@ INSERT INTO orders_inbox (source, order_number, payload) VALUES (%(source)s, %(o
 
 -- name: count_by_status
 SELECT status, count(*) AS rows FROM orders_inbox GROUP BY status;
+
+-- name: example_order
+-- Printed by the demo to be pasted, never run by us.
+INSERT INTO orders_inbox (order_number, payload) VALUES ({order_number}, {payload});

@@ -54,7 +54,7 @@ def test_what_set_prints_undoes_it(listeners: Services, database: Database, sche
     if schema != "public":
         listeners.environ["LISTENER_SCHEMA"] = schema
         lines(listeners.run("migrate"))
-    table = "configuration_params" if schema == "public" else f'"{schema}".configuration_params'
+    table = '"configuration_params"' if schema == "public" else f'"{schema}"."configuration_params"'
     said = lines(listeners.run("config", "set", "FAST_POLLING_INTERVAL", " 60 "))
     undo = f"UPDATE {table} SET param_value = '15' WHERE param_key = 'fast_polling_interval';"
     assert said == ["fast_polling_interval is 60, was 15", f"undo: {undo}"]
@@ -79,7 +79,7 @@ def test_set_writes_the_keys_own_row_and_knows_the_value_of_another_spelling(
         "key": "upload_enabled",
         "value": "true",
         "before": "false",
-        "undo": "UPDATE configuration_params SET param_value = 'false' WHERE param_key = 'upload_enabled';",
+        "undo": "UPDATE \"configuration_params\" SET param_value = 'false' WHERE param_key = 'upload_enabled';",
     }
     assert (value_of(database, "Upload_Enabled"), value_of(database, "upload_enabled")) == ("true", "true")
 

@@ -322,6 +322,12 @@ async def test_cancelled_right_after_the_claim(database: Database, batch_size: i
             assert {(row["status"], row["attempts"]) for row in read_all(database)} == {("Pending", 3)}
 
 
+async def until_the_claim_waits(database: Database) -> None:
+    """Wait until a claim is under way, held up by a person's lock on the table."""
+    waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'orders_inbox'::regclass"
+    await until_async(lambda: database.execute(waits), what="the claim to be under way")
+
+
 async def test_a_timeout_that_is_lowered_during_a_claim_counts_for_what_it_brings(database: Database) -> None:
     """The rescue goes by the new one at once: another process would run the row while the old one still may."""
     insert(database, 1)
@@ -330,12 +336,7 @@ async def test_a_timeout_that_is_lowered_during_a_claim_counts_for_what_it_bring
         person = database.connect()
         person.execute("BEGIN; LOCK TABLE orders_inbox IN SHARE ROW EXCLUSIVE MODE")
         async with one.running():
-            await until_async(
-                lambda: database.execute(
-                    "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'orders_inbox'::regclass"
-                ),
-                what="the claim to be under way",
-            )
+            await until_the_claim_waits(database)
             one.limits = replace(one.limits, timeout_s=0.05)
             person.execute("COMMIT")
             await until_async(lambda: one.of(OperationEnded), what="the call to be ended")
@@ -353,12 +354,7 @@ async def test_stopped_during_a_claim_hands_over_what_it_brought(database: Datab
             outer.start_soon(one.completer.run)
             async with anyio.create_task_group() as executors:
                 executors.start_soon(one.dispatcher.run, SESSION, executors)
-                await until_async(
-                    lambda: database.execute(
-                        "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'orders_inbox'::regclass"
-                    ),
-                    what="the claim to be under way",
-                )
+                await until_the_claim_waits(database)
                 one.dispatcher.stop()
                 person.execute("COMMIT")
             outer.cancel_scope.cancel("all work is settled")

@@ -1,6 +1,8 @@
 """Who watches whom, and a watch whose connection fails or whose statement is to end."""
 
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -148,31 +150,34 @@ class Ring:
         """Nothing is open."""
 
 
-async def test_a_death_that_falls_into_a_newcomers_announcement_is_rescued() -> None:
-    """The wait for the dead one is cancelled by the announcement, and the new list of the living lacks it."""
-    ring = Ring(3, 9)
+@asynccontextmanager
+async def watching(ring: Ring) -> AsyncIterator[None]:
+    """Process 9 waits for the end of process 3; what came before is forgotten."""
     async with anyio.create_task_group() as group:
         group.start_soon(ring.watch.run, 9)
         await until_async(lambda: 3 in ring.log, what="the wait")
         ring.log.clear()
+        yield
+        group.cancel_scope.cancel()
+
+
+async def test_a_death_that_falls_into_a_newcomers_announcement_is_rescued() -> None:
+    """The wait for the dead one is cancelled by the announcement, and the new list of the living lacks it."""
+    ring = Ring(3, 9)
+    async with watching(ring):
         ring.keys = {5, 9}
         ring.watch.look_again()
         await until_async(lambda: 5 in ring.log, what="the wait for the newcomer")
-        group.cancel_scope.cancel()
     assert ring.log[:3] == ["looked", "rescued", PeerGone(session=3)]
 
 
 async def test_a_rescue_that_failed_is_done_again() -> None:
     ring = Ring(3, 9)
-    async with anyio.create_task_group() as group:
-        group.start_soon(ring.watch.run, 9)
-        await until_async(lambda: 3 in ring.log, what="the wait")
-        ring.log.clear()
+    async with watching(ring):
         ring.failures = 2
         ring.keys = {9}
         ring.ended.set()
         await until_async(lambda: PeerGone(session=3) in ring.log, what="the third try")
-        group.cancel_scope.cancel()
     assert sum(isinstance(entry, Trouble) for entry in ring.log) == 2
     assert ring.log[-2:] == ["rescued", PeerGone(session=3)]
 

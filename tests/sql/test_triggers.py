@@ -1,6 +1,7 @@
 """Which statements ring, which make a row work again, and that neither ever harms the writer."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -414,10 +415,10 @@ def test_a_writer_with_only_the_insert_privilege_and_any_search_path(database: D
 @pytest.mark.parametrize("action", ["NOTHING", "UPDATE SET payload = EXCLUDED.payload"])
 def test_concurrent_upserts_of_one_order_harm_no_writer(database: Database, action: str) -> None:
     """A shop that delivers an order twice at once: both are told that it is there."""
-    faults: list[BaseException] = []
     rounds = threading.Barrier(6)
 
-    def deliver() -> None:
+    def deliver() -> list[psycopg.Error]:
+        faults: list[psycopg.Error] = []
         with database.connect() as conn:
             for number in range(150):
                 rounds.wait(60)
@@ -429,14 +430,12 @@ def test_concurrent_upserts_of_one_order_harm_no_writer(database: Database, acti
                     )
                 except psycopg.Error as error:
                     faults.append(error)
+        return faults
 
-    threads = [threading.Thread(target=deliver) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(6) as threads:
+        faults = [delivery.result() for delivery in [threads.submit(deliver) for _ in range(6)]]
 
-    assert faults == []
+    assert faults == [[]] * 6
     assert database.execute("SELECT count(*) FROM orders_inbox") == [(150,)]
 
 
