@@ -8,8 +8,8 @@ class Queue:
     """Names of one queue table.
 
     name: short name in logs, metrics and on the command line ("upload").
-    table: the table, in the schema of the installation.
-    done_word: status of a completed row.
+    table: the table; schema: where it is, None = the schema of the installation.
+    ready_word, done_word: status of a row that is work, and of a completed one.
     noun: what a row is, in plural, for people ("orders").
     label: the content column that a person knows a row by ("order_number"), for the log.
     columns: content columns that a job carries, in this order.
@@ -19,6 +19,8 @@ class Queue:
 
     name: str
     table: str
+    schema: str | None = None
+    ready_word: str = "Pending"
     done_word: str = "Done"
     noun: str = "rows"
     label: str | None = None

@@ -164,10 +164,11 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         for name, kind in queue.results
     ]
     return {
-        "table": sql.Identifier(queue.table),
+        "table": sql.Identifier(*([queue.schema] if queue.schema else []), queue.table),
         "table_name": sql.Literal(queue.table),
         "key": sql.Identifier(queue.key),
         "key_type": sql.SQL(key_type),
+        "ready": sql.Literal(queue.ready_word),
         "done": sql.Literal(queue.done_word),
         "columns": sql.SQL("").join(columns),
         "results": sql.SQL("").join(results),

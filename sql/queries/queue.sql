@@ -1,4 +1,4 @@
--- Every statement that touches a queue table. Templates: {table}, {key}, {done}, {columns}, {results} are composed
+-- Every statement that touches a queue table. Templates: {table}, {key}, {ready}, {done}, {columns}, {results} are composed
 -- with psycopg.sql once at start (listener/db/queue.py).
 
 -- name: claim
@@ -12,10 +12,10 @@
 -- planner does not drop as implied by the index's predicate; without it servers before 18 read the whole index
 -- (measured, 100,000 rows due later: 13.5 ms against 2.7 ms for a claim of 100).
 WITH RECURSIVE priorities AS (
-    (SELECT priority FROM {table} WHERE status = 'Pending' ORDER BY status, priority LIMIT 1)
+    (SELECT priority FROM {table} WHERE status = {ready} ORDER BY status, priority LIMIT 1)
     UNION ALL
     SELECT (SELECT later.priority FROM {table} AS later
-            WHERE later.status = 'Pending' AND (later.status, later.priority) > ('Pending', priorities.priority)
+            WHERE later.status = {ready} AND (later.status, later.priority) > ({ready}, priorities.priority)
             ORDER BY later.status, later.priority LIMIT 1)
     FROM priorities WHERE priorities.priority IS NOT NULL
 ), due AS MATERIALIZED (
@@ -23,7 +23,7 @@ WITH RECURSIVE priorities AS (
     FROM priorities CROSS JOIN LATERAL (
         SELECT q.{key} AS due_key
         FROM {table} AS q
-        WHERE q.status = 'Pending' AND q.priority = priorities.priority AND q.scheduled_at <= now()
+        WHERE q.status = {ready} AND q.priority = priorities.priority AND q.scheduled_at <= now()
         ORDER BY q.status, q.priority, q.scheduled_at, q.{key}
         LIMIT %(limit)s
         FOR UPDATE SKIP LOCKED
@@ -45,7 +45,7 @@ WITH RECURSIVE priorities AS (
     SELECT min(nullif(later.scheduled_at, 'infinity')) AS at
     FROM priorities CROSS JOIN LATERAL (
         SELECT q.priority, q.scheduled_at FROM {table} AS q
-        WHERE q.status = 'Pending' AND (q.status, q.priority, q.scheduled_at) > ('Pending', priorities.priority, now())
+        WHERE q.status = {ready} AND (q.status, q.priority, q.scheduled_at) > ({ready}, priorities.priority, now())
         ORDER BY q.status, q.priority, q.scheduled_at LIMIT 1
     ) AS later
     WHERE priorities.priority IS NOT NULL AND later.priority = priorities.priority
@@ -67,10 +67,10 @@ WITH outcome AS (
 )
 UPDATE {table} AS q
 SET status = CASE
-        WHEN q.revision <> o.revision THEN 'Pending'
+        WHEN q.revision <> o.revision THEN {ready}
         WHEN o.kind = 'complete' THEN {done}
         WHEN o.kind = 'fail' THEN 'Failed'
-        ELSE 'Pending' END,
+        ELSE {ready} END,
     attempts = CASE
         WHEN q.revision <> o.revision THEN 0
         WHEN o.kind IN ('snooze', 'release') THEN greatest(q.attempts - 1, 0)
@@ -84,7 +84,7 @@ SET status = CASE
     claim_id = NULL, claimed_by = NULL, claimed_at = NULL, updated_at = clock_timestamp(){results}
 FROM outcome AS o
 WHERE q.{key} = o.row_key AND q.claim_id = o.claim_id AND q.status = 'Processing'
-RETURNING q.{key} AS job_key, o.claim_id, q.status = 'Pending' AND q.scheduled_at <= now() AS is_due;
+RETURNING q.{key} AS job_key, o.claim_id, q.status = {ready} AND q.scheduled_at <= now() AS is_due;
 
 -- name: result_column
 -- Not a statement: one member of settle's SET list, for each column that the queue lets `Done` write.
@@ -113,7 +113,7 @@ WITH alive AS MATERIALIZED (
     FOR UPDATE OF q SKIP LOCKED
 ), rescued AS (
     UPDATE {table} AS q
-    SET status = 'Pending', claim_id = NULL, claimed_by = NULL, claimed_at = NULL, updated_at = clock_timestamp(),
+    SET status = {ready}, claim_id = NULL, claimed_by = NULL, claimed_at = NULL, updated_at = clock_timestamp(),
         attempts = CASE WHEN freed.is_orphan THEN greatest(q.attempts - 1, 0) ELSE q.attempts END,
         last_error = CASE WHEN freed.is_orphan THEN q.last_error
                           ELSE 'The handler did not end within the operation timeout; the row was given back.' END
@@ -130,7 +130,7 @@ SELECT rows, CASE WHEN rows > 0 THEN pg_notify('listener_wake', {table_name}) IS
 -- lost, or their settle could not be written. Only called while no claim of this queue is under way here.
 WITH released AS (
     UPDATE {table} AS q
-    SET status = 'Pending', claim_id = NULL, claimed_by = NULL, claimed_at = NULL, updated_at = clock_timestamp(),
+    SET status = {ready}, claim_id = NULL, claimed_by = NULL, claimed_at = NULL, updated_at = clock_timestamp(),
         attempts = greatest(q.attempts - 1, 0)
     WHERE q.status = 'Processing' AND q.claimed_by = %(session_key)s
       AND q.claim_id IS NOT NULL AND q.claim_id <> ALL (%(held)s::bigint[])
@@ -146,17 +146,17 @@ SELECT pg_notify('listener_wake', {table_name});
 -- Due rows, counted up to %(most)s: enough for a person, and bounded for the database. Hops like the claim; the array
 -- keeps the index's first column in the condition, as the row comparison does there.
 WITH RECURSIVE priorities AS (
-    (SELECT 'Pending'::text AS status, priority FROM {table} WHERE status = 'Pending' ORDER BY status, priority LIMIT 1)
+    (SELECT {ready}::text AS status, priority FROM {table} WHERE status = {ready} ORDER BY status, priority LIMIT 1)
     UNION ALL
     SELECT priorities.status, (SELECT later.priority FROM {table} AS later
-            WHERE later.status = 'Pending' AND (later.status, later.priority) > ('Pending', priorities.priority)
+            WHERE later.status = {ready} AND (later.status, later.priority) > ({ready}, priorities.priority)
             ORDER BY later.status, later.priority LIMIT 1)
     FROM priorities WHERE priorities.priority IS NOT NULL
 )
 SELECT count(*) AS waiting FROM (
     SELECT FROM priorities CROSS JOIN LATERAL (
         SELECT FROM {table} AS q
-        WHERE q.status = 'Pending' AND q.status = ANY (ARRAY[priorities.status])
+        WHERE q.status = {ready} AND q.status = ANY (ARRAY[priorities.status])
           AND q.priority = priorities.priority AND q.scheduled_at <= now()
         LIMIT %(most)s
     ) AS due
@@ -166,18 +166,18 @@ SELECT count(*) AS waiting FROM (
 
 -- name: depth
 -- The queue's figures for metrics and `listener status`. Each part reads a partial index.
-SELECT (SELECT count(*) FROM {table} WHERE status = 'Pending') AS pending,
+SELECT (SELECT count(*) FROM {table} WHERE status = {ready}) AS pending,
        (SELECT count(*) FROM {table} WHERE status = 'Processing') AS processing,
        (SELECT count(*) FROM {table} WHERE status = 'Failed') AS failed,
        (SELECT coalesce(extract(epoch FROM now() - min(scheduled_at)), 0)::float8
-        FROM {table} WHERE status = 'Pending' AND scheduled_at <= now() AND scheduled_at > '-infinity') AS oldest_pending_s;
+        FROM {table} WHERE status = {ready} AND scheduled_at <= now() AND scheduled_at > '-infinity') AS oldest_pending_s;
 
 -- name: retry_failed
 -- A person's retry of all failed rows.
-UPDATE {table} SET status = 'Pending' WHERE status = 'Failed' RETURNING {key} AS job_key;
+UPDATE {table} SET status = {ready} WHERE status = 'Failed' RETURNING {key} AS job_key;
 
 -- name: retry_keys
 -- A person's retry of named rows. Done rows are run again as well; rows that are being worked on are left alone.
-UPDATE {table} SET status = 'Pending'
+UPDATE {table} SET status = {ready}
 WHERE {key} = ANY (%(keys)s::{key_type}[]) AND status IN ('Failed', {done})
 RETURNING {key} AS job_key;
