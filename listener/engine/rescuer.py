@@ -1,6 +1,6 @@
 """Gives back the rows of sessions that are gone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from listener.core.events import Publish, Rescued
 from listener.db.queue import QueueTable
@@ -13,20 +13,24 @@ def stale_s(operation_timeout_s: float) -> float:
 
 
 class Rescuer:
-    """Looks over all queues; idempotent, so any number of processes may do it at once."""
+    """Looks over all queues that were added; idempotent, so any number of processes may do it at once."""
 
-    def __init__(self, tables: Sequence[QueueTable], publish: Publish) -> None:
-        self._tables = tables
+    def __init__(self, publish: Publish) -> None:
+        self._tables: list[tuple[QueueTable, Callable[[], float]]] = []
         self._publish = publish
 
-    async def run_once(self, *, operation_timeout_s: float) -> int:
+    def add(self, table: QueueTable, timeout_s: Callable[[], float]) -> None:
+        """Look over this queue too; `timeout_s` gives the seconds that one of its handler calls may take now."""
+        self._tables.append((table, timeout_s))
+
+    async def run_once(self) -> int:
         """Rescue every queue's stranded rows; the database rings for them. Returns how many.
 
         Raises Unreachable, DatabaseError.
         """
         total = 0
-        for table in self._tables:
-            count = await table.rescue(stale_s=stale_s(operation_timeout_s))
+        for table, timeout_s in self._tables:
+            count = await table.rescue(stale_s=stale_s(timeout_s()))
             if count:
                 self._publish(Rescued(queue=table.queue.name, count=count))
             total += count

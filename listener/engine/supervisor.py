@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from listener.core.errors import DatabaseError, ListenerError, Pooled, SessionLost, Unmigrated, Unreachable
+from listener.core.errors import ConfigError, DatabaseError, ListenerError, Pooled, SessionLost, Unmigrated, Unreachable
 from listener.core.events import Publish, SessionClosed, SessionOpened, Stopping, Trouble
 from listener.core.retry import Backoff
 from listener.db.pool import Pool
@@ -42,6 +42,7 @@ class Worker:
 class Supervisor:
     """The engine's life. `state` is for `/readyz`: starting, connected, reconnecting, stopping, stopped.
 
+    verify: awaited at each connect, before anything is read or claimed.
     chores: run beside the work, until cancelled, while there is a session; they survive their own database trouble.
     """
 
@@ -49,7 +50,6 @@ class Supervisor:
         self,
         pool: Pool,
         direct_url: str,
-        workers: Sequence[Worker],
         slots: Slots,
         rescuer: Rescuer,
         watch: Watch,
@@ -64,7 +64,7 @@ class Supervisor:
         self.detail = "no connection yet"
         self._pool = pool
         self._direct_url = direct_url
-        self._workers = {worker.dispatcher.table.queue.table: worker for worker in workers}
+        self._workers: dict[str, Worker] = {}
         self._slots = slots
         self._rescuer = rescuer
         self._watch = watch
@@ -80,6 +80,10 @@ class Supervisor:
         self._stopping = anyio.Event()
         self._hurrying = anyio.Event()
         self._is_releasing = False
+
+    def add(self, worker: Worker) -> None:
+        """Work on a queue too; before the first connect or while `verify` runs."""
+        self._workers[worker.dispatcher.name] = worker
 
     def is_releasing(self) -> bool:
         """True while a shutdown cancels handlers: their rows are to be given back."""
@@ -118,7 +122,7 @@ class Supervisor:
         failure: ListenerError | None = None
         try:
             await self._serve(session)
-        except* (SessionLost, DatabaseError) as group:
+        except* (SessionLost, DatabaseError, ConfigError) as group:
             failure = _first(group)
         finally:
             await session.close()
@@ -219,7 +223,7 @@ class Supervisor:
         return lambda: jitter * self._configuration.live.fast_polling_interval
 
     async def _rescue(self) -> None:
-        await self._rescuer.run_once(operation_timeout_s=self._configuration.live.operation_timeout)
+        await self._rescuer.run_once()
 
     async def _survive(self, chore: Awaitable[object]) -> None:
         try:
@@ -246,9 +250,10 @@ class Supervisor:
             self._configuration.tell()
         elif channel == PEERS_CHANNEL:
             self._watch.look_again()
-        worker = self._workers.get(payload) if channel == WAKE_CHANNEL else None
-        if worker is not None and worker.hears():
-            worker.dispatcher.wake.ring("notify")
+        elif channel == WAKE_CHANNEL:
+            for worker in self._workers.values():  # tables of one name in two schemas are told apart by a look
+                if worker.dispatcher.table.queue.table == payload and worker.hears():
+                    worker.dispatcher.wake.ring("notify")
 
     def _lose(self, error: ListenerError) -> None:
         if self._lost_at is None and self._has_connected:
@@ -266,7 +271,9 @@ class Supervisor:
 
 
 def _is_final(error: ListenerError) -> bool:
-    """Tell what no waiting mends: the server's no to the login or to a statement, rather than its silence."""
+    """Tell what no waiting mends: a setting, the server's no to the login or to a statement, not its silence."""
+    if isinstance(error, ConfigError):
+        return True
     if not isinstance(error, DatabaseError):
         return False
     return not isinstance(error, Unreachable) or (error.__cause__ is not None and is_permanent(error.__cause__))
@@ -282,4 +289,5 @@ def _first(group: BaseExceptionGroup[ListenerError]) -> ListenerError:
             todo.extend(error.exceptions)
         elif isinstance(error, ListenerError):
             leaves.append(error)
-    return min(leaves, key=lambda error: (not isinstance(error, Pooled | Unmigrated), isinstance(error, SessionLost)))
+    final = ConfigError | Pooled | Unmigrated
+    return min(leaves, key=lambda error: (not isinstance(error, final), isinstance(error, SessionLost)))

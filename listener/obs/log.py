@@ -45,6 +45,24 @@ def _without_nothing(_: Any, __: str, line: Any) -> Any:
     return {name: value for name, value in line.items() if value is not None}
 
 
+def own() -> Any:
+    """Return a logger of the process whose logging `set_up` has configured."""
+    return structlog.get_logger()
+
+
+def borrowed() -> Any:
+    """Return a logger for somebody else's program: it writes to `logging.getLogger("listener")`, as set up there."""
+    return structlog.wrap_logger(
+        logging.getLogger("listener"),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            _without_nothing,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
 def set_level(level: str) -> None:
     """Log what is at least this loud, from now on; loggers that exist obey too."""
     least = logging.getLevelNamesMapping()[level.upper()]
@@ -68,9 +86,9 @@ def _adopt_libraries(shared: list[Any], renderer: Any, target: TextIO) -> None:
 class EventLog:
     """Writes a line for the events that a person would look for. nouns: queue → what its rows are called."""
 
-    def __init__(self, nouns: dict[str, str]) -> None:
+    def __init__(self, nouns: dict[str, str], log: Any) -> None:
         self._nouns = nouns
-        self._log = structlog.get_logger()
+        self._log = log
         self._checks: dict[str, Tally] = {}
         self._last_line_s: dict[str, float] = {}
         self._last_count: dict[str, int] = {}

@@ -40,7 +40,7 @@ def lines(stream: io.StringIO) -> Lines:
 
 @pytest.fixture
 def events(lines: Lines) -> EventLog:
-    return EventLog({"upload": "orders"})
+    return EventLog({"upload": "orders"}, log.own())
 
 
 def checked(claimed: int, waiting: int | None) -> e.Checked:
@@ -77,7 +77,7 @@ def test_a_check_that_did_not_count_says_nothing_about_the_count(events: EventLo
 
 
 def test_counts_of_two_queues_do_not_mix(lines: Lines) -> None:
-    events = EventLog({"upload": "orders", "import": "files"})
+    events = EventLog({"upload": "orders", "import": "files"}, log.own())
     events.on_event(checked(2, 2))
     events.on_event(e.Checked(queue="import", claimed=2, waiting=2, duration_s=0))
     assert texts(lines) == ["Processing 2 pending orders", "Processing 2 pending files"]

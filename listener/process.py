@@ -1,0 +1,287 @@
+"""One process: the engine put together from its parts, with its HTTP interface and its signals.
+
+The service (`app.py`) and a user's program (`library/`) differ in their queues alone; both are wired here.
+"""
+
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio.abc import TaskStatus
+
+from listener.config.environment import Environment
+from listener.config.live import LiveConfig
+from listener.core.budget import Gate
+from listener.core.errors import ListenerError
+from listener.core.events import Bus, QueueMode
+from listener.core.queue import Limits
+from listener.db.applied import verify_async
+from listener.db.configuration import read_configuration
+from listener.db.polling_metrics import PollingLog
+from listener.db.pool import Pool
+from listener.db.queue import QueueTable
+from listener.db.watch import WatchConnection, announce, read_peers
+from listener.engine.completer import Completer
+from listener.engine.configuration import Configuration
+from listener.engine.dispatcher import Dispatcher
+from listener.engine.executor import Executor, Handler
+from listener.engine.polling_metrics import PollingMetrics
+from listener.engine.rescuer import Rescuer
+from listener.engine.slots import Slots
+from listener.engine.supervisor import Supervisor, Worker
+from listener.engine.wake import Wake
+from listener.engine.watch import Watch
+from listener.obs import log as logs
+from listener.obs.metrics import Metrics
+from listener.obs.operations import Operations
+from listener.obs.server import address_of, bind, serve
+from listener.web.api import build
+from listener.web.figures import Figures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """A queue, and how this process works on it. limits: what the live configuration means for it."""
+
+    table: QueueTable
+    handler: Handler
+    limits: Callable[[LiveConfig], Limits]
+    gate: Gate | None = None
+
+
+async def _nothing() -> None:
+    """Prepare nothing."""
+
+
+class Process:
+    """The parts of one process, as an async context that holds its pool and its socket; `supervisor` is there inside.
+
+    nouns: queue → what its rows are called; every queue that will be assigned. workflows: queue → its name in
+    `polling_metrics`. serves: with the HTTP interface. log: where to, when the program's logging is not ours to set.
+    prepare: awaited at each connect, before anything is claimed; may assign queues. most: handler calls at once.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        nouns: Mapping[str, str],
+        *,
+        accounts: frozenset[tuple[str, str]] = frozenset(),
+        workflows: Mapping[str, str] | None = None,
+        serves: bool = True,
+        log: Any = None,
+        prepare: Callable[[], Awaitable[None]] = _nothing,
+        most: Callable[[LiveConfig], int] = lambda live: live.max_concurrent_operations,
+    ) -> None:
+        self.env = env
+        self.address = ""
+        self.bus = Bus()
+        self.tables: list[QueueTable] = []
+        self._names = list(nouns)
+        self._accounts = accounts
+        self._serves = serves
+        self._sets_log = log is None
+        self._log = logs.own() if log is None else log
+        self._prepare = prepare
+        self._most = most
+        self._wakes: list[Wake] = []
+        self._modes: dict[str, tuple[bool, bool, float]] = {}
+        self._stack = AsyncExitStack()
+        self._metrics = Metrics(self._names)
+        self._event_log = logs.EventLog(dict(nouns), self._log)
+        self._running = Operations()
+        for subscriber in (self._metrics, self._event_log, self._running):
+            self.bus.subscribe(subscriber.on_event)
+        self.pool = Pool(
+            env.database_url.get_secret_value(),
+            schema=env.schema_name,
+            is_pooled=env.is_pooled,
+            min_size=env.pool_min,
+            max_size=env.pool_max,
+        )
+        self.configuration = Configuration(lambda: read_configuration(self.pool), self.bus.publish)
+        self.configuration.on_change(self._announce)
+        self.slots = Slots(lambda: most(self.live))
+        self._rescuer = Rescuer(self.bus.publish)
+        self._workflows = workflows or {}
+
+    @property
+    def live(self) -> LiveConfig:
+        """The configuration in force."""
+        return self.configuration.live
+
+    async def __aenter__(self) -> Self:
+        """Open socket and pool. Raises ConfigError when the address is taken."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self._event_log.close)
+            stack.callback(lambda: self._log.info("Connection pool closed"))
+            if self._serves:
+                self._sock = bind(*self.env.http_address)
+                stack.callback(self._sock.close)
+                self.address = address_of(self._sock)
+            await stack.enter_async_context(self.pool)
+            self.supervisor = self._supervise()
+            self._stack = stack.pop_all()
+        self._log.info(f"Connection pool initialized (min={self.env.pool_min}, max={self.env.pool_max})")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def run(self, *, started: anyio.Event | None = None, obeys_signals: bool = True) -> None:
+        """Work until stopped, by SIGTERM and SIGINT or by `supervisor.stop`.
+
+        Raises ConfigError, DatabaseError for what no waiting mends.
+        """
+        failure: ListenerError | None = None
+        async with anyio.create_task_group() as group:
+            if self._serves:
+                group.start_soon(serve, build(self._figures(), token=self.env.api_token), self._sock)
+            if obeys_signals:
+                await group.start(self._obey_signals)
+            if self._serves:
+                self._log.info("HTTP interface", address=self.address)
+            if started is not None:
+                started.set()
+            try:
+                await self.supervisor.run()
+            except ListenerError as error:  # outside the group it would arrive wrapped
+                failure = error
+            group.cancel_scope.cancel("the engine has stopped")
+        if failure is not None:
+            raise failure
+
+    def assign(self, assignment: Assignment) -> None:
+        """Work on a queue; before `run` or while it prepares."""
+        table, limits, wake = assignment.table, assignment.limits, Wake()
+        name, gate = table.queue.name, assignment.gate
+        completer = Completer(
+            table, self.bus.publish, on_reopened=lambda: wake.ring("reopened"), on_delayed=wake.ring_in
+        )
+        executor = Executor(
+            name,
+            assignment.handler,
+            completer,
+            self.slots,
+            self.bus.publish,
+            is_gated=gate is not None,
+            is_releasing=self.supervisor.is_releasing,
+        )
+        dispatcher = Dispatcher(
+            table,
+            executor,
+            self.slots,
+            wake,
+            self.bus.publish,
+            gate=gate,
+            limits=lambda: limits(self.live),
+            poll_s=lambda: self.live.poll_interval_s(name),
+        )
+        self.tables.append(table)
+        self._wakes.append(wake)
+        self._rescuer.add(table, lambda: limits(self.live).timeout_s)
+        self.configuration.on_change(self._follower(name, limits, wake, executor))
+        self.supervisor.add(
+            Worker(dispatcher=dispatcher, completer=completer, hears=lambda: self.live.notifications_enabled(name))
+        )
+
+    def _follower(
+        self, name: str, limits: Callable[[LiveConfig], Limits], wake: Wake, executor: Executor
+    ) -> Callable[[LiveConfig, LiveConfig], None]:
+        def may_claim(live: LiveConfig) -> tuple[object, ...]:
+            return limits(live), self._most(live), live.notifications_enabled(name)
+
+        def follow(before: LiveConfig, after: LiveConfig) -> None:
+            if may_claim(after) != may_claim(before):
+                wake.ring("config")
+            wake.retime()  # a sleep that was long under the old values gets shorter now
+            executor.prolong(limits(after).timeout_s - limits(before).timeout_s)
+
+        return follow
+
+    def _supervise(self) -> Supervisor:
+        direct_url = self.env.direct_url.get_secret_value()
+        polling = PollingMetrics(
+            PollingLog(self.pool),
+            self.bus.publish,
+            is_enabled=lambda: self.live.polling_metrics_enabled,
+            names=self._workflows,
+        )
+        self.bus.subscribe(polling.on_event)
+
+        async def rescue() -> None:
+            await self._rescuer.run_once()
+
+        def look() -> None:
+            for wake in self._wakes:
+                wake.ring("peer")
+
+        watch = Watch(
+            lambda: announce(self.pool),
+            lambda: read_peers(self.pool),
+            lambda: WatchConnection.open(direct_url, schema=self.env.schema_name),
+            rescue,
+            self.bus.publish,
+            on_gone=look,
+        )
+        return Supervisor(
+            self.pool,
+            direct_url,
+            self.slots,
+            self._rescuer,
+            watch,
+            self.bus.publish,
+            configuration=self.configuration,
+            shutdown_timeout_s=self.env.shutdown_timeout_s,
+            verify=self._verify,
+            chores=(polling.run,),
+        )
+
+    async def _verify(self) -> None:
+        await self.pool.inspect(lambda conn: verify_async(conn, self.env.schema_name))
+        await self._prepare()
+
+    def _figures(self) -> Figures:
+        return Figures(
+            self.pool,
+            self.tables,
+            self.supervisor,
+            self.slots,
+            self._metrics,
+            self._running,
+            self.configuration,
+            accounts=self._accounts,
+            troubles=self.supervisor.troubles,
+        )
+
+    def _announce(self, before: LiveConfig, after: LiveConfig) -> None:
+        """Say how each queue works from now on, and at which level that is said."""
+        if self._sets_log and after.log_level != before.log_level:  # at the start nobody may have asked for the default
+            logs.set_level(after.log_level)
+        for name in self._names:
+            mode = (after.is_enabled(name), after.notifications_enabled(name), after.poll_interval_s(name))
+            if self._modes.get(name) == mode:
+                continue
+            is_enabled, fast_polling, interval_s = mode
+            self.bus.publish(
+                QueueMode(
+                    queue=name,
+                    is_enabled=is_enabled,
+                    fast_polling=fast_polling,
+                    interval_s=interval_s,
+                    is_start=name not in self._modes,
+                )
+            )
+            self._modes[name] = mode
+
+    async def _obey_signals(self, *, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for _ in signals:
+                self.supervisor.stop()
