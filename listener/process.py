@@ -88,7 +88,7 @@ class Process:
         self._log = logs.own() if log is None else log
         self._prepare = prepare
         self._most = most
-        self._wakes: list[Wake] = []
+        self._dispatchers: list[Dispatcher] = []
         self._modes: dict[str, tuple[bool, bool, float]] = {}
         self._stack = AsyncExitStack()
         self._metrics = Metrics(self._names)
@@ -182,20 +182,20 @@ class Process:
             gate=gate,
             limits=lambda: limits(self.live),
             poll_s=lambda: self.live.poll_interval_s(name),
+            hears=lambda: self.live.notifications_enabled(name),
+            spares_writers=lambda: self.live.doorbell_enabled,
         )
         self.tables.append(table)
-        self._wakes.append(wake)
+        self._dispatchers.append(dispatcher)
         self._rescuer.add(table, lambda: limits(self.live).timeout_s)
         self.configuration.on_change(self._follower(name, limits, wake, executor))
-        self.supervisor.add(
-            Worker(dispatcher=dispatcher, completer=completer, hears=lambda: self.live.notifications_enabled(name))
-        )
+        self.supervisor.add(Worker(dispatcher=dispatcher, completer=completer))
 
     def _follower(
         self, name: str, limits: Callable[[LiveConfig], Limits], wake: Wake, executor: Executor
     ) -> Callable[[LiveConfig, LiveConfig], None]:
         def may_claim(live: LiveConfig) -> tuple[object, ...]:
-            return limits(live), self._most(live), live.notifications_enabled(name)
+            return limits(live), self._most(live), live.notifications_enabled(name), live.doorbell_enabled
 
         def follow(before: LiveConfig, after: LiveConfig) -> None:
             if may_claim(after) != may_claim(before):
@@ -219,8 +219,8 @@ class Process:
             await self._rescuer.run_once()
 
         def look() -> None:
-            for wake in self._wakes:
-                wake.ring("peer")
+            for dispatcher in self._dispatchers:
+                dispatcher.peers_changed()
 
         watch = Watch(
             lambda: announce(self.pool),
@@ -228,7 +228,7 @@ class Process:
             lambda: WatchConnection.open(direct_url, schema=self.env.schema_name),
             rescue,
             self.bus.publish,
-            on_gone=look,
+            on_change=look,
         )
         return Supervisor(
             self.pool,

@@ -30,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: No disk flushes: a test's database need not survive the machine. Twice the default connections: tests open many.
-SERVER_SETTINGS = {"fsync": "off", "max_connections": "200"}
+SERVER_SETTINGS = {"fsync": "off", "max_connections": "200", "max_prepared_transactions": "10"}
 #: The fixtures' own connections, which do not count as left open.
 APPLICATION_NAME = "listener tests"
 

@@ -49,6 +49,9 @@ class LiveConfig(BaseModel):
     fast_polling_enabled: Annotated[bool, _of("", "false = rollback: ignore notifications, poll every 300 s")] = True
     enable_fast_upload_polling: Annotated[bool, _of("", "the same for upload alone")] = True
     enable_fast_xml_polling: Annotated[bool, _of("", "the same for import alone (no effect yet)")] = True
+    doorbell_enabled: Annotated[
+        bool, _of("", "false = every INSERT notifies, also while the listeners are busy and look by themselves")
+    ] = True
     fast_polling_interval: Annotated[
         int, Field(ge=1, le=3_600), _of("seconds", "between safety polls", missing=300)
     ] = 15

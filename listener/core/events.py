@@ -7,10 +7,35 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Woke:
-    """A dispatcher woke. reason: notify, poll, due, slot, start, gate."""
+    """A dispatcher woke. reason: notify, call, poll, due, slot, start, armed, peer, …"""
 
     queue: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """The session heard the bell of a queue. by: writer or listener."""
+
+    queue: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BellArmed:
+    """The doorbell is on, by us or by another listener. duration_s: since we first tried."""
+
+    queue: str
+    is_ours: bool
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unannounced:
+    """The safety poll found rows that had been due for a while, and no bell had told of them."""
+
+    queue: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +215,9 @@ class Trouble:
 
 Event: TypeAlias = (
     Woke
+    | Rung
+    | BellArmed
+    | Unannounced
     | Checked
     | OperationStarted
     | OperationEnded

@@ -64,6 +64,8 @@ class QueueTable:
         self._rescue = template("queue", "rescue", fields)
         self._release_strays = template("queue", "release_strays", fields)
         self._ring = template("queue", "ring", fields)
+        self._arm = template("queue", "arm", fields)
+        self._silence = template("queue", "silence", fields)
         self._waiting = template("queue", "waiting", fields)
         self._depth = template("queue", "depth", fields)
         self._retry_failed = template("queue", "retry_failed", fields)
@@ -104,6 +106,15 @@ class QueueTable:
         """Wake the other listeners. On the session, which answers within seconds or is lost: a pool whose database is
         away would keep a process that ends. Raises SessionLost."""
         await session.ask(self._ring)
+
+    async def arm(self, session: Session) -> str:
+        """Try to turn the doorbell on: "held" by us from now on, "elsewhere" = another session has it on, "busy" =
+        writers are in flight. Not while we hold it. Raises SessionLost."""
+        return str((await session.ask(self._arm))[0]["bell"])
+
+    def silence(self, session: Session) -> None:
+        """Turn the doorbell off that `arm` turned on; before the session's next statement, nobody waits for it."""
+        session.post(self._silence)
 
     async def waiting(self) -> int:
         """Count due rows, up to COUNT_LIMIT."""
@@ -163,8 +174,10 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         result.format(column=sql.Identifier(name), name=sql.Literal(name), type=sql.SQL(kind))
         for name, kind in queue.results
     ]
+    table = sql.Identifier(*([queue.schema] if queue.schema else []), queue.table)
     return {
-        "table": sql.Identifier(*([queue.schema] if queue.schema else []), queue.table),
+        "table": table,
+        "relation": sql.Literal(table.as_string(None)),
         "table_name": sql.Literal(queue.table),
         "key": sql.Identifier(queue.key),
         "key_type": sql.SQL(key_type),

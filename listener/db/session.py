@@ -153,14 +153,19 @@ class Session:
         """Run a short statement on the session. Raises SessionLost; a failed statement loses the session."""
         if self._is_lost:
             raise SessionLost(f"the session {self.key} was lost")
-        request = _Request(statement, params)
-        self._requests.append(request)
-        if self._waiting is not None:
-            self._waiting.cancel("a statement is to be run")
+        request = self.post(statement, params)
         await request.done.wait()
         if request.error is not None:
             raise SessionLost(f"the session {self.key} was lost: {request.error}") from request.error
         return request.rows
+
+    def post(self, statement: Statement, params: Mapping[str, Any] | None = None) -> _Request:
+        """Have a short statement run in its turn; nobody needs to wait for it, its failure is the session's loss."""
+        request = _Request(statement, params)
+        self._requests.append(request)
+        if self._waiting is not None:
+            self._waiting.cancel("a statement is to be run")
+        return request
 
     async def self_test(self, pool: Pool, *, limit_s: float = 5.0) -> None:
         """Ring from a pool connection and hear it here: the only test that a pooler cannot pass.

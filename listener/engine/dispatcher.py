@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import Enum
 
 import anyio
 import anyio.lowlevel
@@ -11,10 +12,11 @@ from anyio.abc import TaskGroup
 
 from listener.core.budget import Gate, Refusal
 from listener.core.errors import DatabaseError, Unreachable
-from listener.core.events import Checked, LookSkipped, Publish, Trouble, Woke
+from listener.core.events import Checked, LookSkipped, Publish, Trouble, Unannounced, Woke
 from listener.core.job import Job
 from listener.core.queue import Limits
 from listener.db.queue import QueueTable
+from listener.engine.bell import Bell
 from listener.engine.executor import Executor
 from listener.engine.slots import Slots
 from listener.engine.wake import Wake
@@ -23,10 +25,27 @@ from listener.engine.wake import Wake
 _TROUBLE_BASE_S, _TROUBLE_CAP_S = 0.5, 15.0
 # One cut connection is nobody's alarm; this many failed looks in a row are.
 _TROUBLE_SHOWN_AFTER = 3
+# Rings in a row that fell into a claim or found no free slot: the writers are faster than we are. At 300 single
+# INSERTs/s one in three does by chance.
+_BUSY_AFTER = 3
+# A row that a poll finds sooner than this after it became due: its notification may be on the way.
+_UNANNOUNCED_AFTER_S = 1.0
+
+
+class Found(Enum):
+    """How a look ended: nothing more is due, every slot is taken, the gate refuses, the queue is switched off."""
+
+    NOTHING = "nothing"
+    NO_SLOT = "no slot"
+    REFUSAL = "refusal"
+    SWITCHED_OFF = "switched off"
 
 
 class Dispatcher:
-    """The main loop of one queue. `limits` and `poll_s` give the live configuration at each look."""
+    """The main loop of one queue. `limits` and `poll_s` give the live configuration at each look.
+
+    hears: do notifications count now (rolled-back mode ignores them). spares_writers: may the doorbell be off.
+    """
 
     def __init__(
         self,
@@ -39,15 +58,21 @@ class Dispatcher:
         gate: Gate | None,
         limits: Callable[[], Limits],
         poll_s: Callable[[], float],
+        hears: Callable[[], bool] = lambda: True,
+        spares_writers: Callable[[], bool] = lambda: True,
     ) -> None:
         self.table = table
         self.wake = wake
+        self.hears = hears
         self._executor = executor
         self._slots = slots
         self._publish = publish
         self._gate = gate
         self._limits = limits
         self._poll_s = poll_s
+        self._spares_writers = spares_writers
+        self._bell: Bell | None = None
+        self._unheeded_rings = 0
         self._held: Counter[int] = Counter()
         self._is_stopping = False
         self._has_strays = False
@@ -72,8 +97,15 @@ class Dispatcher:
         self._is_stopping = True
         self.wake.ring("stop")
 
-    async def run(self, session_key: int, executors: TaskGroup) -> None:
-        """Look at every wake until stopped. Handlers run in `executors`."""
+    def peers_changed(self) -> None:
+        """A listener has come or gone: who sleeps may have lost its bell, so look, and ring on if there is no slot."""
+        if self._bell is not None:
+            self._bell.owes = True
+        self.wake.ring("peer")
+
+    async def run(self, session_key: int, executors: TaskGroup, bell: Bell) -> None:
+        """Look at every wake until stopped. Handlers run in `executors`. Raises SessionLost."""
+        self._bell = bell
         self._held.clear()  # rows of a former session are not ours any more
         self._strays_at = anyio.current_time() + self._poll_s()
         self.wake.ring("start")
@@ -86,38 +118,79 @@ class Dispatcher:
                 # by the clock, not by the reason: a queue that is never quiet is never woken by the poll
                 if self._has_strays or anyio.current_time() >= self._strays_at:
                     await self._release_strays(session_key)
-                await self._look(session_key, executors, is_slot_only=reasons == {"slot"})
+                found = await self._look(session_key, executors, bell, reasons)
                 self._troubles = 0
+                await self._rest(bell, found)
             except DatabaseError as error:
                 self._has_strays = True  # the claim may have been committed although its reply was lost
                 self._publish(Trouble(where=f"{self.name} claim", error=str(error)))
                 self._troubles += 1
                 self._last_trouble = str(error)
                 self.wake.ring_in(min(_TROUBLE_CAP_S, _TROUBLE_BASE_S * 2.0 ** min(self._troubles - 1, 10)))
+                await bell.call_others()
+        await bell.call_others()
 
-    async def _look(self, session_key: int, executors: TaskGroup, *, is_slot_only: bool) -> None:
+    async def _rest(self, bell: Bell, found: Found) -> None:
+        """Before we sleep: whoever commits from now on must wake somebody, unless we look again by ourselves."""
+        if found is Found.SWITCHED_OFF or not self.hears():
+            bell.silence()
+            return
+        if found is Found.NOTHING:
+            bell.found_nothing()
+        if not bell.is_on and (found is Found.NOTHING or not self._spares_writers()):
+            pause_s = await bell.arm()
+            if pause_s == 0.0:
+                self.wake.ring("armed")
+            elif pause_s is not None:
+                self.wake.ring_in(pause_s)
+        if found is Found.NO_SLOT:
+            await bell.call_others(self.table.waiting)
+
+    def _heed(self, bell: Bell, *, is_late: bool) -> None:
+        """Turn the bell off when ring after ring comes while we are at it, or have no slot: writers pay for them."""
+        self._unheeded_rings = self._unheeded_rings + 1 if is_late else 0
+        if self._unheeded_rings >= _BUSY_AFTER and self._spares_writers():
+            self._unheeded_rings = 0
+            bell.silence()
+
+    async def _look(self, session_key: int, executors: TaskGroup, bell: Bell, reasons: frozenset[str]) -> Found:
         """Claim until nothing is due, no slot is free or the gate refuses."""
-        is_first = not is_slot_only
+        is_first = reasons != {"slot"}
         while not self._is_stopping:
             limits = self._limits()
             if not limits.enabled:
                 self._publish(LookSkipped(queue=self.name, interval_s=self._poll_s()))
-            free = self._slots.free(self.name, limits.concurrency) if limits.enabled else 0
-            self._wants_slot = limits.enabled and free == 0
+                self._wants_slot = False
+                return Found.SWITCHED_OFF
+            free = self._slots.free(self.name, limits.concurrency)
+            self._wants_slot = free == 0
             if free == 0:
-                return
+                if is_first and "notify" in reasons:
+                    self._heed(bell, is_late=True)
+                return Found.NO_SLOT
             refusal = await self._admit()
             if refusal is not None:
                 self.wake.ring_in(refusal.wait_s)
-                return
+                return Found.REFUSAL
             if self._limits() != limits:  # changed while the gate was asked
                 await self._withdraw()
                 continue
             most = limits.batch_size if limits.batch_size > 1 else free
             jobs = await self._claim(session_key, most, limits, executors, is_first=is_first)
+            self._heed(bell, is_late=self.wake.is_rung("notify"))
+            if jobs:
+                bell.found_work()
+            if is_first and reasons == {"poll"} and self.hears():
+                self._tell_unannounced(jobs)
             is_first = False
             if len(jobs) < most:
-                return
+                return Found.NOTHING
+        return Found.NO_SLOT
+
+    def _tell_unannounced(self, jobs: Sequence[Job]) -> None:
+        count = sum(job.due_for_s > _UNANNOUNCED_AFTER_S for job in jobs)
+        if count:
+            self._publish(Unannounced(queue=self.name, count=count))
 
     async def _claim(
         self, session_key: int, most: int, limits: Limits, executors: TaskGroup, *, is_first: bool

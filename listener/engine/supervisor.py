@@ -13,11 +13,12 @@ from typing import Any
 import anyio
 
 from listener.core.errors import ConfigError, DatabaseError, ListenerError, Pooled, SessionLost, Unmigrated, Unreachable
-from listener.core.events import Publish, SessionClosed, SessionOpened, Stopping, Trouble
+from listener.core.events import Publish, Rung, SessionClosed, SessionOpened, Stopping, Trouble
 from listener.core.retry import Backoff
 from listener.db.pool import Pool
 from listener.db.session import CONFIG_CHANNEL, PEERS_CHANNEL, WAKE_CHANNEL, Session, end_former
 from listener.db.trouble import is_permanent
+from listener.engine.bell import Bell
 from listener.engine.completer import Completer
 from listener.engine.configuration import Configuration
 from listener.engine.dispatcher import Dispatcher
@@ -32,11 +33,10 @@ SELF_TEST_EVERY_S = 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One queue's parts. hears: do notifications count now (rolled-back mode ignores them)."""
+    """One queue's parts."""
 
     dispatcher: Dispatcher
     completer: Completer
-    hears: Callable[[], bool]
 
 
 class Supervisor:
@@ -164,7 +164,8 @@ class Supervisor:
                 scope.start_soon(self._shut_down, executors.cancel_scope)
                 async with anyio.create_task_group() as dispatching:
                     for worker in self._workers.values():
-                        dispatching.start_soon(worker.dispatcher.run, session.key, executors)
+                        bell = Bell(worker.dispatcher.table, session, self._publish, is_alone=self._watch.is_alone)
+                        dispatching.start_soon(worker.dispatcher.run, session.key, executors, bell)
             if self._is_releasing:
                 await self._tell_others(session)
             scope.cancel_scope.cancel("all work is settled")
@@ -251,9 +252,14 @@ class Supervisor:
         elif channel == PEERS_CHANNEL:
             self._watch.look_again()
         elif channel == WAKE_CHANNEL:
-            for worker in self._workers.values():  # tables of one name in two schemas are told apart by a look
-                if worker.dispatcher.table.queue.table == payload and worker.hears():
-                    worker.dispatcher.wake.ring("notify")
+            self._hear_bell(*payload.partition("\t"))
+
+    def _hear_bell(self, table: str, _tab: str, by: str) -> None:
+        for worker in self._workers.values():  # tables of one name in two schemas are told apart by a look
+            dispatcher = worker.dispatcher
+            if dispatcher.table.queue.table == table and dispatcher.hears():
+                self._publish(Rung(queue=dispatcher.name, by=by or "writer"))
+                dispatcher.wake.ring("call" if by else "notify")
 
     def _lose(self, error: ListenerError) -> None:
         if self._lost_at is None and self._has_connected:

@@ -19,6 +19,10 @@ class Wake:
         self._reasons.add(reason)
         self._event.set()
 
+    def is_rung(self, reason: str) -> bool:
+        """Whether somebody has rung for that reason since the last `wait`."""
+        return reason in self._reasons
+
     def ring_in(self, delay_s: float) -> None:
         """Look in `delay_s` seconds at the latest; an earlier alarm stays."""
         due_at = anyio.current_time() + delay_s

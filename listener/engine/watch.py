@@ -30,7 +30,7 @@ class Watch:
     """One process's watch.
 
     announce: tells the others of us. peers: reads the keys that live now. rescue: gives back the rows of the dead.
-    on_gone: told after a death was found.
+    on_change: told after a process has come or gone.
     """
 
     def __init__(
@@ -41,17 +41,21 @@ class Watch:
         rescue: Callable[[], Awaitable[None]],
         publish: Publish,
         *,
-        on_gone: Callable[[], None],
+        on_change: Callable[[], None],
     ) -> None:
         self._announce = announce
         self._peers = peers
         self._open = open_
         self._rescue = rescue
         self._publish = publish
-        self._on_gone = on_gone
+        self._on_change = on_change
         self._known: frozenset[int] = frozenset()
         self._looking = anyio.CancelScope()
         self._is_told = False
+
+    def is_alone(self) -> bool:
+        """Whether no other process is known."""
+        return not self._known
 
     def look_again(self) -> None:
         """Somebody came: who is before us may have changed."""
@@ -93,14 +97,14 @@ class Watch:
         waited for by its successor, whose wait then ends at once.
         """
         self._is_told = False
-        keys = frozenset(await self._peers())
+        others = frozenset(await self._peers()) - {session_key}
         await self._rescue()
-        gone, self._known = self._known - keys, keys
-        for key in sorted(gone - {session_key}):
+        before, self._known = self._known, others
+        for key in sorted(before - others):
             self._publish(PeerGone(session=key))
-        if gone:
-            self._on_gone()
-        return predecessor(tuple(keys), session_key)
+        if before != others:
+            self._on_change()
+        return predecessor(tuple(others), session_key)
 
     async def _wait(self, connection: Waiting, before: int) -> None:
         with anyio.CancelScope() as self._looking:

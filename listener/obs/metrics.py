@@ -39,6 +39,15 @@ class Metrics:
     def _make_queue_metrics(self, r: CollectorRegistry) -> None:
         q = ["queue"]
         self._wakes = Counter("listener_wakes", "Times a dispatcher woke, by reason", [*q, "reason"], registry=r)
+        self._bell = Counter(
+            "listener_bell", "Rings heard, by who rang: writer or listener", [*q, "rung_by"], registry=r
+        )
+        self._arming = Counter(
+            "listener_bell_arming_seconds", "Seconds from an empty look to the doorbell being on", q, registry=r
+        )
+        self._unannounced = Counter(
+            "listener_unannounced_rows", "Rows that a safety poll found though no bell had told of them", q, registry=r
+        )
         self._checks = Counter(
             "listener_checks", "Looks at a queue: process = rows were claimed, skip = none", [*q, "action"], registry=r
         )
@@ -132,8 +141,10 @@ class Metrics:
 
     def _show_queue(self, queue: str) -> None:
         """Make the series exist at 0: an absent series and a quiet one must not look the same."""
-        for counter in (self._claimed, self._lost, self._rescued):
+        for counter in (self._claimed, self._lost, self._rescued, self._arming, self._unannounced):
             counter.labels(queue)
+        for ringer in ("writer", "listener"):
+            self._bell.labels(queue, ringer)
         for outcome in OUTCOMES:
             self._settled.labels(queue, outcome)
         for action in ("process", "skip"):
@@ -147,6 +158,12 @@ class Metrics:
         match event:
             case e.Woke(queue=queue, reason=reason):
                 self._wakes.labels(queue, reason).inc()
+            case e.Rung(queue=queue, by=by):
+                self._bell.labels(queue, by).inc()
+            case e.BellArmed(queue=queue, duration_s=duration_s):
+                self._arming.labels(queue).inc(duration_s)
+            case e.Unannounced(queue=queue, count=count):
+                self._unannounced.labels(queue).inc(count)
             case e.Checked(queue=queue, claimed=claimed, duration_s=duration_s):
                 self._checks.labels(queue, "process" if claimed else "skip").inc()
                 self._claimed.labels(queue).inc(claimed)

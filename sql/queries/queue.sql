@@ -123,7 +123,7 @@ WITH alive AS MATERIALIZED (
 ), counted AS (
     SELECT count(*) AS rows FROM rescued
 )
-SELECT rows, CASE WHEN rows > 0 THEN pg_notify('listener_wake', {table_name}) IS NULL END AS rung FROM counted;
+SELECT rows, CASE WHEN rows > 0 THEN pg_notify('listener_wake', {table_name} || chr(9) || 'listener') IS NULL END AS rung FROM counted;
 
 -- name: release_strays
 -- Give back rows that our own session holds but that nobody in this process works on: the reply to their claim was
@@ -139,8 +139,25 @@ WITH released AS (
 SELECT count(*) AS rows FROM released;
 
 -- name: ring
--- Tell the other listeners that there is work which no trigger announced (released rows).
-SELECT pg_notify('listener_wake', {table_name});
+-- Tell the other listeners that there is work which no trigger announced: released rows, more than we have slots for.
+-- The tab tells it from a writer's ring.
+SELECT pg_notify('listener_wake', {table_name} || chr(9) || 'listener');
+
+-- name: arm
+-- Turn the doorbell on: who gets the exclusive lock has proof that no writer is in flight that saw it off. Elsewhere =
+-- another session has it on. Busy = writers are in flight. (CASE: one after the other.)
+SELECT CASE
+    WHEN pg_try_advisory_lock(1869374562, {relation}::regclass::oid::integer) THEN 'held'
+    WHEN EXISTS (
+        SELECT FROM pg_catalog.pg_locks
+        WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND mode = 'ExclusiveLock'
+          AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+          AND classid = 1869374562::oid AND objid = {relation}::regclass::oid) THEN 'elsewhere'
+    ELSE 'busy' END AS bell;
+
+-- name: silence
+-- Turn our doorbell off: from now on writers ring nobody.
+SELECT pg_advisory_unlock(1869374562, {relation}::regclass::oid::integer) AS was_on;
 
 -- name: waiting
 -- Due rows, counted up to %(most)s: enough for a person, and bounded for the database. Hops like the claim; the array

@@ -14,6 +14,7 @@ DEFAULTS = {
     "fast_polling_enabled": True,
     "enable_fast_upload_polling": True,
     "enable_fast_xml_polling": True,
+    "doorbell_enabled": True,
     "fast_polling_interval": 15,
     "sync_interval": 120,
     "upload_enabled": True,

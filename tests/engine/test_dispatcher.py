@@ -309,7 +309,7 @@ async def test_cancelled_right_after_the_claim(database: Database, batch_size: i
             one.is_releasing, table.before_cut = True, one.dispatcher.stop
         async with one.running(dispatches=False) as executors:
             with anyio.CancelScope() as table.scope:
-                await one.dispatcher.run(SESSION, executors)
+                await one.dispatcher.run(SESSION, executors, await one.bell(executors))
             assert table.scope.cancel_called
             executors.cancel_scope.cancel("shutdown")
         assert table.claimed == 5
@@ -353,7 +353,7 @@ async def test_stopped_during_a_claim_hands_over_what_it_brought(database: Datab
         async with anyio.create_task_group() as outer:
             outer.start_soon(one.completer.run)
             async with anyio.create_task_group() as executors:
-                executors.start_soon(one.dispatcher.run, SESSION, executors)
+                executors.start_soon(one.dispatcher.run, SESSION, executors, await one.bell(outer))
                 await until_the_claim_waits(database)
                 one.dispatcher.stop()
                 person.execute("COMMIT")

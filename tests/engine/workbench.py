@@ -18,6 +18,8 @@ from listener.core.queue import Limits, Queue
 from listener.core.retry import Backoff
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
+from listener.db.session import Session
+from listener.engine.bell import Bell
 from listener.engine.completer import Completer
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.executor import Executor, Handler
@@ -54,7 +56,8 @@ class Work:
 
 
 class Bench:
-    """The parts of one queue. `limits`, `poll_s` and `is_releasing` are the live configuration; change them at will."""
+    """The parts of one queue. `limits`, `poll_s`, `hears` and `is_releasing` are the live configuration; change them
+    at will. Without `hears` nobody turns the bell on."""
 
     def __init__(
         self,
@@ -68,8 +71,11 @@ class Bench:
         table: QueueTable | None = None,
     ) -> None:
         self.events: list[Event] = []
+        self.pool_url = pool._url
         self.limits = limits or Limits()
         self.poll_s = 300.0
+        self.hears = False
+        self.is_alone = self.spares_writers = True
         self.is_releasing = False
         self.table = table or QueueTable(pool, queue)
         self.slots = slots or Slots(lambda: 100)
@@ -99,6 +105,8 @@ class Bench:
             gate=gate,
             limits=lambda: self.limits,
             poll_s=lambda: self.poll_s,
+            hears=lambda: self.hears,
+            spares_writers=lambda: self.spares_writers,
         )
 
     def of(self, kind: type[E]) -> list[E]:
@@ -112,10 +120,22 @@ class Bench:
             group.start_soon(self.completer.run)
             async with anyio.create_task_group() as executors:
                 if dispatches:
-                    group.start_soon(self.dispatcher.run, SESSION, executors)
+                    group.start_soon(self.dispatcher.run, SESSION, executors, await self.bell(group))
                 yield executors
                 executors.cancel_scope.cancel("the test is over")
             group.cancel_scope.cancel("the test is over")
+
+    async def bell(self, group: TaskGroup) -> Bell:
+        """Open a session in the group, and the queue's bell on it; nobody else is there."""
+        session = await Session.open(self.pool_url, schema="public")
+        group.start_soon(self._listen, session)
+        return Bell(self.table, session, self.events.append, is_alone=lambda: self.is_alone)
+
+    async def _listen(self, session: Session) -> None:
+        try:
+            await session.listen()
+        finally:
+            await session.close()
 
     async def claim(self, count: int) -> list[Job]:
         """Claim rows as the dispatcher would."""

@@ -23,11 +23,19 @@ ADD = (
 
 
 class Bell:
-    """A second connection that LISTENs."""
+    """A second connection that LISTENs and, as whoever sleeps does, holds the doorbell's lock."""
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self._conn = conn
         conn.execute("LISTEN listener_wake")
+        assert self.turn_on() == "held"
+
+    def turn_on(self) -> str:
+        [(state,)] = self._conn.execute(statement("arm")).fetchall()
+        return str(state)
+
+    def turn_off(self) -> None:
+        self._conn.execute(statement("silence"))
 
     def rings(self) -> list[str]:
         """Payloads heard since the last call. What was committed before this round trip has arrived with it."""
@@ -347,7 +355,7 @@ def test_rescue_rings_once_for_all_and_not_for_none(
     claim(counted, 5)
     bell.rings()
 
-    assert (rescue(counted), bell.rings()) == (5, ["orders_inbox"])
+    assert (rescue(counted), bell.rings()) == (5, ["orders_inbox\tlistener"])
     assert (rescue(counted), bell.rings()) == (0, [])
     assert calls(database, counted) == {}
 
@@ -502,3 +510,47 @@ def test_the_older_scripts_count_uses_the_index_of_that_name(database: Database)
     (definition,) = database.execute("SELECT pg_get_indexdef('idx_orders_inbox_status_pending'::regclass)")[0]
     assert "(status" in definition
     assert "WHERE (status = 'Pending'::text)" in definition
+
+
+def test_who_finds_the_bell_off_rings_nobody(database: Database, bell: Bell) -> None:
+    """Nobody sleeps, nobody needs to be woken. A transaction that rang once holds nothing up afterwards."""
+    bell.turn_off()
+    for change in (add(), "UPDATE orders_inbox SET status = 'Failed'", "UPDATE orders_inbox SET payload = '{}'"):
+        database.execute(change)
+    assert bell.rings() == []
+    assert bell.turn_on() == "held"
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_the_bell_is_on_only_when_no_writer_is_in_flight_that_saw_it_off(
+    database: Database, bell: Bell, isolation: str
+) -> None:
+    """Also one with an old snapshot: locks do not know snapshots."""
+    bell.turn_off()
+    writer = database.connect()
+    writer.execute(f"BEGIN ISOLATION LEVEL {isolation}; SELECT count(*) FROM orders_inbox")
+    assert bell.turn_on() == "held", "a transaction that has only read is none of ours"
+    bell.turn_off()
+    writer.execute(add())
+    assert bell.turn_on() == "busy"
+    writer.execute("COMMIT")
+    assert bell.turn_on() == "held"
+    assert bell.rings() == []
+
+
+def test_a_prepared_writer_is_in_flight_until_it_is_resolved(database: Database, bell: Bell) -> None:
+    if database.execute("SHOW max_prepared_transactions") == [("0",)]:
+        pytest.skip("this server keeps no prepared transactions")
+    bell.turn_off()
+    database.execute(f"BEGIN; {add()}; PREPARE TRANSACTION 'order'")
+    assert bell.turn_on() == "busy"
+    database.execute("COMMIT PREPARED 'order'")
+    assert bell.turn_on() == "held"
+
+
+def test_the_bell_that_another_listener_has_on_is_on(database: Database, bell: Bell) -> None:
+    other = Bell.__new__(Bell)
+    other._conn = database.connect()
+    assert other.turn_on() == "elsewhere"
+    bell.turn_off()
+    assert other.turn_on() == "held"
