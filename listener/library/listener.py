@@ -170,6 +170,11 @@ class Listener:
         else:
             anyio.from_thread.run_sync(process.supervisor.stop, token=self._token)
 
+    @property
+    def address(self) -> str:
+        """Where its HTTP interface is; empty while there is none."""
+        return "" if self._process is None else self._process.address
+
     def settings(self, **given: str) -> Environment:
         """Read the settings; `given` (variable → value) wins over everything. Raises ConfigError."""
         return load_environment({**os.environ, **self._given, **given})
