@@ -137,6 +137,7 @@ class Listener:
         While the database is away it waits. Raises ConfigError, DatabaseError for what no waiting mends.
         """
         env = self.settings()
+        self.declarations(env)  # what is wrong with them is said before anything starts
         logs.set_up(format=env.log_format)
         anyio.run(self._run_alone, env)
 
@@ -146,8 +147,10 @@ class Listener:
         Returns at once, also while the database is away. When the engine fails, the block is cancelled and the error
         raised in its place. A block that is cancelled cancels the running calls; their rows are given back.
         """
-        self._beside = self._running_beside(self.settings())
-        return await self._beside.__aenter__()
+        beside = self._running_beside(self.settings())
+        await beside.__aenter__()
+        self._beside = beside
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

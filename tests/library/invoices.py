@@ -25,8 +25,8 @@ class Invoices:
 
     def insert(self, *amounts: Any, customer: str | None = None) -> list[int]:
         """Insert one row each, in one statement; their ids."""
-        text = f"INSERT INTO {self.table} (amount, customer) SELECT a, %s::jsonb FROM unnest(%s::numeric[]) AS a RETURNING id"
-        return [row[0] for row in self._database.execute(text, [customer, list(amounts)])]
+        text = f"INSERT INTO {self.table} (amount, customer) SELECT a, %s::jsonb FROM unnest(%s::numeric[]) AS a"
+        return [row[0] for row in self._database.execute(f"{text} RETURNING id", [customer, list(amounts)])]
 
     def statuses(self) -> list[tuple[str, int]]:
         """Status and attempts of each row, in order."""

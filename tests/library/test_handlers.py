@@ -8,10 +8,10 @@ from typing import Any
 import anyio
 import pytest
 from conftest import Database
+from library.invoices import Invoices, listener_on
 from pydantic import BaseModel, Field
 from waiting import until_async
 
-from library.invoices import Invoices, listener_on
 from listener import Done, Fail, Job, Retry, Snooze
 from listener.library.threads import NoThread, Threads
 
@@ -124,7 +124,7 @@ async def test_a_plain_function_may_return_an_awaitable(database: Database, invo
     async def later(job: Job) -> Fail:
         return Fail("said later")
 
-    app.queue("invoices")(lambda job: later(job))
+    app.queue("invoices")(lambda job: later(job))  # noqa: PLW0108
     invoices.insert(1)
     async with app:
         await invoices.until("Failed")
@@ -256,7 +256,8 @@ async def test_a_thread_that_was_given_up_keeps_its_place(database: Database, in
         first, _ = invoices.insert(1, 2)
         async with app:
             await until_async(
-                lambda: any("given up" in str(text) for text in invoices.errors()), what=f"no thread {invoices.errors()}"
+                lambda: any("given up" in str(text) for text in invoices.errors()),
+                what=f"no thread {invoices.errors()}",
             )
             assert calls == [first]
             assert invoices.statuses() == [("Pending", 1), ("Pending", 0)]
@@ -288,7 +289,7 @@ async def test_a_row_that_is_none_fails_at_once_with_all_faults_and_the_rest_of_
     async def send(jobs: list[Job[Invoice]]) -> None:
         seen.append([job.row.number for job in jobs])
 
-    database.execute("INSERT INTO invoices (amount, customer) VALUES (-1, '{\"name\": 3}'), (1, '{\"name\": \"A\"}')")
+    database.execute('INSERT INTO invoices (amount, customer) VALUES (-1, \'{"name": 3}\'), (1, \'{"name": "A"}\')')
     async with app:
         await invoices.until("Failed", "Done")
     assert seen == [[2]]

@@ -9,9 +9,9 @@ import pytest
 import structlog
 from anyio import to_thread
 from conftest import Database
+from library.invoices import Invoices, listener_on
 from waiting import until_async
 
-from library.invoices import Invoices, listener_on
 from listener import ConfigError, DatabaseError, Job, Listener, ListenerError
 from listener.db.embedded import Cluster
 from listener.db.migrate import migrate
@@ -227,7 +227,9 @@ async def test_only_the_chosen_queues_are_worked_on(
     async with app:
         await anyio.wait_all_tasks_blocked()
     monkeypatch.setenv("LISTENER_QUEUES", "parcels")
-    with pytest.raises(ConfigError, match="'parcels', which is no queue of this program; known: invoices, not_attached"):
+    with pytest.raises(
+        ConfigError, match="'parcels', which is no queue of this program; known: invoices, not_attached"
+    ):
         await app.__aenter__()
 
 
@@ -254,6 +256,8 @@ async def test_another_schema(database: Database) -> None:
         for count in (1, 2):
             database.execute("INSERT INTO shop.parcels DEFAULT VALUES")
             await until_async(
-                lambda count=count: database.execute("SELECT count(*) FROM shop.parcels WHERE status = 'Done'") == [(count,)],
+                lambda count=count: (
+                    database.execute("SELECT count(*) FROM shop.parcels WHERE status = 'Done'") == [(count,)]
+                ),
                 what=f"{count} done",
             )
