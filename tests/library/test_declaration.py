@@ -52,7 +52,7 @@ def wrapper(*arguments: Any) -> Any:
         (two, {}, "expected one parameter: Job, because batch_size is not given"),
         (two, {"batch_size": 2}, "expected one parameter: list[Job], because batch_size is given"),
         (many, {}, "its parameter is list[listener.core.job.Job]; expected Job, because batch_size is not given"),
-        (one, {"batch_size": 2}, "its parameter is listener.core.job.Job; expected list[Job], because batch_size is given"),
+        (one, {"batch_size": 2}, "its parameter is listener.core.job.Job; expected list[Job], because batch_size is"),
         (mapping, {}, "its parameter is dict[str, typing.Any]; expected Job, because batch_size is not given"),
         (stream, {}, "it yields; a handler returns its outcome"),
         (number, {}, "Job[int]: expected a pydantic model or a dataclass"),
