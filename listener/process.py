@@ -132,7 +132,8 @@ class Process:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        with anyio.CancelScope(shield=True):  # a second or two, also for whoever is cancelled
+            await self._stack.aclose()
 
     async def run(self, *, started: anyio.Event | None = None, obeys_signals: bool = True) -> None:
         """Work until stopped, by SIGTERM and SIGINT or by `supervisor.stop`.

@@ -29,6 +29,8 @@ from pydantic_settings import (
 from listener.core.errors import ConfigError
 
 _PREFIXES = ("LISTENER_", "SHIPSTATION_")
+# Read by listener.testing, not by a process.
+_NOT_OURS = frozenset({"LISTENER_TEST_DATABASE_URL"})
 _URL_HINT = "expected postgresql://user:password@host:port/name; write @ : / % in the password as %40 %3A %2F %25"
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:@/?#\[\],]*)(?::[0-9]*)?"
 _DATABASE_URL = re.compile(
@@ -265,7 +267,7 @@ def _file(path: str | Path | None) -> dict[str, str]:
 
 
 def _is_unknown(name: str, value: str, names: set[str]) -> bool:
-    if name in names or not name.startswith(_PREFIXES) or _SERVICE_LINK.fullmatch(name):
+    if name in names | _NOT_OURS or not name.startswith(_PREFIXES) or _SERVICE_LINK.fullmatch(name):
         return False
     return not (name.endswith("_PORT") and "://" in value)
 

@@ -3,20 +3,30 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, Generic, assert_never
 
 from listener.core.outcome import Done, Fail, Outcome, Release, Retry, Snooze
 from listener.core.retry import Backoff
 
+if TYPE_CHECKING:  # a TypeVar has a default from Python 3.13 on; only type checkers need it
+    from typing_extensions import TypeVar
+
+    RowT = TypeVar("RowT", default=Mapping[str, Any])
+else:
+    from typing import TypeVar
+
+    RowT = TypeVar("RowT")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Generic[RowT]):
     """One claimed row.
 
     claim_id: the fence; every settle names it. attempt: 1-based, counted at claim.
     revision: of the content we read; a settle that finds another one puts the row back to work.
     due_for_s: seconds between the row becoming due and the claim, by the database's clock.
-    row: the content columns that the queue declares. label: what a person knows the row by.
+    row: the content columns that the queue declares, or the model that a handler asks for (`Job[Invoice]`).
+    label: what a person knows the row by.
     """
 
     queue: str
@@ -25,7 +35,7 @@ class Job:
     attempt: int
     revision: int
     due_for_s: float = 0.0
-    row: Mapping[str, Any] = field(default_factory=dict)
+    row: RowT
     label: str | None = None
 
 

@@ -57,10 +57,16 @@ def borrowed() -> Any:
         processors=[
             structlog.stdlib.filter_by_level,
             _without_nothing,
-            structlog.processors.KeyValueRenderer(key_order=["event"]),
+            _as_text,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+
+
+def _as_text(_: Any, __: str, line: Any) -> Any:
+    """Give what the standard library's loggers take; a traceback is written by their own formatters."""
+    event, trace = line.pop("event"), line.pop("exc_info", None)
+    return (" ".join([event, *(f"{name}={value!r}" for name, value in line.items())]),), {"exc_info": trace}
 
 
 def set_level(level: str) -> None:

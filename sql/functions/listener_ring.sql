@@ -1,4 +1,4 @@
--- Tell sleeping listeners that a row became work.
+-- Tell sleeping listeners that a row became work, by the table's name, of a partition its root's.
 -- Caller: row-level AFTER UPDATE trigger whose WHEN clause lets only such rows through. Writes nothing, waits for nothing.
 -- The doorbell: a listener that sleeps holds the exclusive lock of its table, so only then does the shared one fail and
 -- the writer pay for a notification, whose commits run one at a time. 1869374562 = the doorbells' half of the key.

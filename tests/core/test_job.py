@@ -10,7 +10,7 @@ from listener.core.retry import Backoff
 
 
 def job(attempt: int = 1) -> Job:
-    return Job(queue="upload", id=7, claim_id=3, attempt=attempt, revision=0)
+    return Job(queue="upload", id=7, claim_id=3, attempt=attempt, revision=0, row={})
 
 
 def decide(outcome: Outcome, *, attempt: int = 1, max_attempts: int = 10, jitter: float = 0.5) -> Settlement:

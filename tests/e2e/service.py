@@ -8,7 +8,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,17 @@ PAYLOAD = {
 
 
 class Service:
-    """One `listener run`."""
+    """One process that runs a listener, `listener run` unless it is told otherwise."""
 
-    def __init__(self, environ: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        environ: dict[str, str],
+        folder: Path,
+        command: Sequence[str] = (sys.executable, "-m", "listener", "run"),
+    ) -> None:
         self._environ = environ
         self._log = tempfile.NamedTemporaryFile(dir=folder, prefix="listener-", suffix=".log", delete=False)  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "listener", "run"], env=environ, cwd=folder, stdout=self._log, stderr=self._log
-        )
+        self.process = subprocess.Popen(command, env=environ, cwd=folder, stdout=self._log, stderr=self._log)
 
     @property
     def log_text(self) -> str:
@@ -98,13 +101,18 @@ class Service:
         self._log.close()
 
 
+def clean_environ() -> dict[str, str]:
+    """The environment of this process without our settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("LISTENER_", "SHIPSTATION_"))}
+
+
 class Services:
     """The processes of one test, all on one database and one sandbox."""
 
     def __init__(self, database_url: str, sandbox_url: str, folder: Path) -> None:
         self.folder = folder
         self.environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("LISTENER_", "SHIPSTATION_"))},
+            **clean_environ(),
             "DATABASE_URL": database_url,
             "LISTENER_HTTP": "127.0.0.1:0",
             "LISTENER_LOG_FORMAT": "json",

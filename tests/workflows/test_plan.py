@@ -51,7 +51,7 @@ def order(**changes: Any) -> Order:
 
 
 def jobs(*keys: str) -> dict[str, Job]:
-    return {key: Job(queue="upload", id=i, claim_id=1, attempt=1, revision=0) for i, key in enumerate(keys)}
+    return {key: Job(queue="upload", id=i, claim_id=1, attempt=1, revision=0, row={}) for i, key in enumerate(keys)}
 
 
 def result(key: str, **changes: Any) -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""Calls a program's function as the engine calls a handler: rows in, one outcome for each."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from listener.core.job import Job
+from listener.core.outcome import Done, Fail, Outcome, Retry, Snooze
+from listener.library.rows import RowFaults, RowModel
+from listener.library.threads import NoThread, Threads
+
+Answer: TypeAlias = Done | Retry | Snooze | Fail
+Answers: TypeAlias = Sequence[Answer | None]
+One: TypeAlias = Callable[[Job[Any]], Answer | Awaitable[Answer | None] | None]
+Many: TypeAlias = Callable[[list[Job[Any]]], Answers | Awaitable[Answers | None] | None]
+
+EXPECTED = "None, Done, Retry, Snooze or Fail"
+# Until a call that was given up may have returned.
+_NO_THREAD_PAUSE_S = 5.0
+
+
+class Calls:
+    """The handler of one queue. What a function answers wrongly fails its row: a second call would answer the same,
+    and do its work twice.
+
+    results: columns that `Done` may name. threads: where the function runs; None = it is async.
+    on_surprise: told inside `except` of what the function raised, which the engine keeps as the row's error.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        is_batch: bool,
+        model: RowModel | None,
+        results: frozenset[str],
+        threads: Threads | None,
+        on_surprise: Callable[[Exception], None],
+    ) -> None:
+        self._function = function
+        self._is_batch = is_batch
+        self._model = model
+        self._results = results
+        self._threads = threads
+        self._on_surprise = on_surprise
+
+    async def __call__(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
+        """Return one outcome per job. Raises what the function raises."""
+        outcomes: dict[int, Outcome] = {}
+        typed: dict[int, Job[Any]] = {}
+        for position, job in enumerate(jobs):
+            try:
+                typed[position] = job if self._model is None else replace(job, row=self._model.read(job.row))
+            except RowFaults as faults:
+                outcomes[position] = Fail(str(faults))
+        if typed:
+            outcomes.update(zip(typed, await self._call(list(typed.values())), strict=True))
+        return [outcomes[position] for position in range(len(jobs))]
+
+    async def _call(self, jobs: list[Job[Any]]) -> Sequence[Outcome]:
+        try:
+            answer = await self._run(jobs if self._is_batch else jobs[0])
+        except NoThread as error:
+            return [Snooze(_NO_THREAD_PAUSE_S, str(error))] * len(jobs)
+        except Exception as error:
+            self._on_surprise(error)
+            raise
+        if not self._is_batch:
+            answer = [answer]
+        elif answer is None:
+            return [Done()] * len(jobs)
+        elif not isinstance(answer, list | tuple):
+            return [Fail(f"the handler returned {answer!r:.200} for a batch; return None or a list of outcomes")] * len(
+                jobs
+            )
+        elif len(answer) != len(jobs):
+            text = f"the handler returned {len(answer)} outcomes for {len(jobs)} jobs; return one for each, in order"
+            return [Fail(text)] * len(jobs)
+        return [self._checked(one) for one in answer]
+
+    async def _run(self, argument: Any) -> Any:
+        if self._threads is None:
+            return await self._function(argument)
+        answer = await self._threads.run(self._function, argument)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    def _checked(self, answer: object) -> Outcome:
+        match answer:
+            case None:
+                return Done()
+            case Done(values) if not isinstance(values, Mapping):
+                return Fail(f"the handler returned {answer!r:.200}; Done takes column → value")
+            case Done(values) if unknown := sorted(map(str, values.keys() - self._results)):
+                return Fail(
+                    f"the handler's Done names {', '.join(unknown)}, which is not declared; "
+                    f"declared: results=({', '.join(sorted(self._results))})"
+                )
+            case Done() | Retry() | Snooze() | Fail():
+                return answer
+            case _:
+                return Fail(f"the handler returned {answer!r:.200}; return {EXPECTED}")

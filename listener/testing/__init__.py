@@ -1,0 +1,1 @@
+"""Tests of a program that uses the library."""
