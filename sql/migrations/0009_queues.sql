@@ -11,10 +11,11 @@ CREATE TABLE IF NOT EXISTS listener_queues (
     done_word text NOT NULL DEFAULT 'Done',
     content text[] NOT NULL DEFAULT '{}',
     added jsonb NOT NULL DEFAULT '{}',
-    attached_at timestamptz NOT NULL DEFAULT now(),
+    attached_at timestamptz,
     UNIQUE (table_schema, table_name)
 );
 
 COMMENT ON TABLE listener_queues IS 'The attached tables; written by attach_queue and detach_queue';
 COMMENT ON COLUMN listener_queues.content IS 'columns whose change makes a finished row work again';
 COMMENT ON COLUMN listener_queues.added IS 'what detach_queue takes away';
+COMMENT ON COLUMN listener_queues.attached_at IS 'null until the last index is there';
