@@ -9,6 +9,7 @@ import anyio
 import typer
 
 from listener.app import QUEUES, App
+from listener.cli import attach as attach_
 from listener.cli import config as config_
 from listener.cli import demo as demo_
 from listener.cli import status as status_
@@ -34,6 +35,8 @@ def _print_version(is_asked: bool) -> None:
 
 
 cli.add_typer(config_.config)
+cli.command()(attach_.attach)
+cli.command()(attach_.detach)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 

@@ -33,7 +33,18 @@ from listener.db.pool import search_path
 from listener.db.queries import query, template
 from listener.db.trouble import explain, explained
 
-__all__ = ["FileStatus", "Plan", "Report", "dry_run", "migrate", "plan", "status", "verify", "verify_async"]
+__all__ = [
+    "FileStatus",
+    "Plan",
+    "Report",
+    "connected",
+    "dry_run",
+    "migrate",
+    "plan",
+    "status",
+    "verify",
+    "verify_async",
+]
 
 #: A waiting DDL statement makes every writer behind it wait, so it gives up early and is tried again.
 _LOCK_TRY_S = 2.0
@@ -104,7 +115,7 @@ def migrate(url: str, schema: str, *, wait_s: float = 60.0, files: Sequence[SqlF
     Raises DatabaseError (Unmigrated for what `plan` refuses). Every file that was applied before it stays applied.
     """
     files = schema_files() if files is None else files
-    with explained(url), _connected(url, schema) as conn:
+    with explained(url), connected(url, schema) as conn:
         _wait_for_turn(conn, schema, wait_s)
         todo = plan(conn, schema, files)
         if todo.creates_schema:
@@ -125,7 +136,7 @@ def migrate(url: str, schema: str, *, wait_s: float = 60.0, files: Sequence[SqlF
 
 def dry_run(url: str, schema: str, *, files: Sequence[SqlFile] | None = None) -> str:
     """Return the SQL that `migrate` would run, as a script for psql; changes nothing."""
-    with explained(url), _connected(url, schema) as conn:
+    with explained(url), connected(url, schema) as conn:
         todo = plan(conn, schema, files)
         if not (todo.files or todo.stale or todo.creates_schema):
             return f"-- schema {schema} of {place_of(conn)} is up to date\n"
@@ -145,7 +156,7 @@ def dry_run(url: str, schema: str, *, files: Sequence[SqlFile] | None = None) ->
 def status(url: str, schema: str, *, files: Sequence[SqlFile] | None = None) -> tuple[FileStatus, ...]:
     """Compare every file with the database, in the order of application; unknown ones come last."""
     files = schema_files() if files is None else files
-    with explained(url), _connected(url, schema) as conn:
+    with explained(url), connected(url, schema) as conn:
         applied = read_applied(conn, schema) or {}
     return (
         *(_compare(file, applied.get(file.name)) for file in files),
@@ -223,11 +234,11 @@ def _of_schema(statement: str, schema: str) -> sql.Composed:
 
 
 @contextmanager
-def _connected(url: str, schema: str) -> Iterator[psycopg.Connection]:
-    """Open a session in which unqualified names mean *schema*."""
+def connected(url: str, schema: str, *, name: str = "listener migrate") -> Iterator[psycopg.Connection]:
+    """Open a session in which unqualified names mean *schema*; name: what pg_stat_activity calls it."""
     if not schema or "\0" in schema or len(schema.encode()) > 63 or schema.startswith("pg_"):
         raise ConfigError(f"not a name for a schema (1 to 63 bytes, not pg_…): LISTENER_SCHEMA={schema!r}")
-    with psycopg.connect(url, autocommit=True, client_encoding="utf8", application_name="listener migrate") as conn:
+    with psycopg.connect(url, autocommit=True, client_encoding="utf8", application_name=name) as conn:
         require_version(conn)
         conn.execute(query("books", "prepare_session"), {"search_path": search_path(schema)})
         yield conn

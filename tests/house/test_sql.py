@@ -27,6 +27,7 @@ UNPREPARED = {
     **dict.fromkeys(
         ("create_schema", "script_head", "create_books", "drop_index"), "a command, run by `listener migrate`"
     ),
+    "limit_locks": "a command, run by `listener attach`",
 }
 #: Values for the fields of templates, where they are not a queue's.
 FIELDS: dict[str, sql.Composable] = {

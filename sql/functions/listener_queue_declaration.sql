@@ -1,0 +1,38 @@
+-- What a table is or will be as a queue: what was asked for, else what it is attached with, else the defaults.
+-- Raises when the table cannot be that. The key and the words of an attached table stay: its rows and indexes have them.
+-- A table without our trigger that is on the books is another one of the same name: the first was dropped.
+CREATE OR REPLACE FUNCTION listener_queue_declaration(target regclass, key text, ready text, done text, content text[])
+RETURNS listener_queues
+LANGUAGE plpgsql STABLE
+SET search_path FROM CURRENT
+AS $$
+DECLARE
+    entry listener_queues;
+    before listener_queues;
+BEGIN
+    PERFORM listener_check_attachable(target);
+    SELECT schema_name, table_name INTO entry.table_schema, entry.table_name FROM listener_queue_relations(target) WHERE is_root;
+    SELECT * INTO before FROM listener_queues AS q
+    WHERE q.table_schema = entry.table_schema AND q.table_name = entry.table_name
+      AND EXISTS (SELECT FROM pg_trigger WHERE tgrelid = target AND tgname = 'listener_inserted');
+    entry.name := CASE WHEN entry.table_schema = current_schema() THEN entry.table_name
+                       ELSE concat(entry.table_schema, '.', entry.table_name) END;
+    entry.key_column := listener_queue_key(target, coalesce(key, before.key_column));
+    entry.key_type := (SELECT format_type(atttypid, -1) FROM pg_attribute WHERE attrelid = target AND attname = entry.key_column);
+    entry.ready_word := coalesce(ready, before.ready_word, 'Pending');
+    entry.done_word := coalesce(done, before.done_word, 'Done');
+    entry.content := coalesce(content, before.content, '{}');
+    entry.added := coalesce(before.added, '{"columns": [], "defaults": [], "indexes": [], "triggers": []}');
+    entry.attached_at := before.attached_at;
+    IF (entry.key_column, entry.ready_word, entry.done_word) IS DISTINCT FROM (before.key_column, before.ready_word, before.done_word)
+       AND before.name IS NOT NULL THEN
+        RAISE EXCEPTION '% is attached with the key %, the ready word % and the done word %', target, before.key_column,
+            quote_literal(before.ready_word), quote_literal(before.done_word)
+            USING ERRCODE = '22023', HINT = 'leave these out, or detach the table first; only its content columns can be changed';
+    END IF;
+    PERFORM listener_check_columns(target);
+    PERFORM listener_check_words(target, entry.ready_word, entry.done_word);
+    PERFORM listener_check_content(target, entry.key_column, entry.content);
+    RETURN entry;
+END
+$$;
