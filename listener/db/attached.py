@@ -72,8 +72,8 @@ async def read_attached(pool: Pool, name: str) -> Attached:
 
 
 async def list_silent_partitions(pool: Pool) -> list[tuple[str, str]]:
-    """Return (queue, partition) of partitions newer than their queue, which ring nothing when rows are inserted straight
-    into them; `listener attach` again cures that. Raises Unreachable, DatabaseError."""
+    """Return (queue, partition) of partitions that ring nothing for rows inserted straight into them, because they are
+    newer than the queue; `listener attach` again cures that. Raises Unreachable, DatabaseError."""
     rows = await pool.run(query("attached", "silent_partitions"), name="attached tables")
     return [(row["queue"], row["partition"]) for row in rows]
 
