@@ -103,7 +103,7 @@ class QueueTable:
     async def ring(self, session: Session) -> None:
         """Wake the other listeners. On the session, which answers within seconds or is lost: a pool whose database is
         away would keep a process that ends. Raises SessionLost."""
-        await session.ask(self._ring)
+        await session.ask(self._ring, {})
 
     async def waiting(self) -> int:
         """Count due rows, up to COUNT_LIMIT."""
@@ -112,12 +112,12 @@ class QueueTable:
 
     async def depth(self) -> Depth:
         """Read the queue's figures."""
-        rows = await self._pool.run(self._depth, name=f"{self.queue.name} depth")
+        rows = await self._pool.run(self._depth, {}, name=f"{self.queue.name} depth")
         return Depth(**rows[0])
 
     async def retry_failed(self) -> int:
         """Put every `Failed` row back to `Pending`; returns how many."""
-        rows = await self._pool.run(self._retry_failed, name=f"{self.queue.name} retry")
+        rows = await self._pool.run(self._retry_failed, {}, name=f"{self.queue.name} retry")
         return len(rows)
 
     async def retry_keys(self, keys: Sequence[Any]) -> list[Any]:
@@ -149,31 +149,40 @@ class QueueTable:
             attempt=row["attempts"],
             revision=row["revision"],
             due_for_s=max(row["due_for_s"], 0.0),
-            row={column: row[f"row_{column}"] for column in self.queue.columns},
-            label=None if self.queue.label is None else row[f"row_{self.queue.label}"],
+            row={column: row[f"row_{n}"] for n, column in enumerate(self.queue.columns)},
+            label=None if self.queue.label is None else row[f"row_{self.queue.columns.index(self.queue.label)}"],
         )
 
 
 def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
     columns = [
-        sql.SQL(", q.{} AS {}").format(sql.Identifier(name), sql.Identifier(f"row_{name}")) for name in queue.columns
+        # numbered: a prefix would make a long name longer than a name can be
+        sql.SQL(", q.{} AS {}").format(_escaped(sql.Identifier(name)), sql.Identifier(f"row_{n}"))
+        for n, name in enumerate(queue.columns)
     ]
     result = query("queue", "result_column")
     results = [
-        result.format(column=sql.Identifier(name), name=sql.Literal(name), type=sql.SQL(kind))
+        result.format(
+            column=_escaped(sql.Identifier(name)), name=_escaped(sql.Literal(name)), type=_escaped(sql.SQL(kind))
+        )
         for name, kind in queue.results
     ]
     return {
-        "table": sql.Identifier(*([queue.schema] if queue.schema else []), queue.table),
-        "table_name": sql.Literal(queue.table),
-        "key": sql.Identifier(queue.key),
-        "key_type": sql.SQL(key_type),
-        "ready": sql.Literal(queue.ready_word),
-        "done": sql.Literal(queue.done_word),
+        "table": _escaped(sql.Identifier(*([queue.schema] if queue.schema else []), queue.table)),
+        "table_name": _escaped(sql.Literal(queue.table)),
+        "key": _escaped(sql.Identifier(queue.key)),
+        "key_type": _escaped(sql.SQL(key_type)),
+        "ready": _escaped(sql.Literal(queue.ready_word)),
+        "done": _escaped(sql.Literal(queue.done_word)),
         "columns": sql.SQL("").join(columns),
         "results": sql.SQL("").join(results),
         "claim_sequence": sql.Literal("listener_claim_id"),
     }
+
+
+def _escaped(part: sql.Composable) -> sql.SQL:
+    # in a statement with parameters a % of a name or a word would begin one; so every statement here has parameters
+    return sql.SQL(part.as_string(None).replace("%", "%%"))
 
 
 def _storable(text: str | None) -> str | None:

@@ -9,7 +9,10 @@ from conftest import Database
 from queues import claim, engine_connection
 
 from listener.db.migrate import migrate
+from listener.workflows.upload.handler import UPLOAD
 
+#: Where a claim's row holds the order's number.
+NUMBER = f"row_{UPLOAD.columns.index('order_number')}"
 #: As the older polling scripts left a database.
 OLD_TABLES = """
 CREATE TABLE orders_inbox (
@@ -164,14 +167,14 @@ def test_new_rows_of_an_adopted_table_are_claimed_and_old_ones_stay_as_they_are(
     migrate(empty_database.url, "public")
     empty_database.execute("INSERT INTO orders_inbox (order_number) VALUES ('new')")
     conn = engine_connection(empty_database)
-    assert [row["row_order_number"] for row in claim(conn, 10)] == ["new"]
+    assert [row[NUMBER] for row in claim(conn, 10)] == ["new"]
     query = "SELECT DISTINCT priority, scheduled_at, attempts, revision FROM orders_inbox WHERE order_number <> 'new'"
     assert empty_database.execute(query) == [(None, None, None, None)]
 
     empty_database.execute("UPDATE orders_inbox SET payload = '{}' WHERE order_number = 'edited'")
     empty_database.execute("UPDATE orders_inbox SET status = 'Pending' WHERE order_number = 'retried'")
 
-    assert {(row["row_order_number"], row["attempts"]) for row in claim(conn, 10)} == {("edited", 1), ("retried", 1)}
+    assert {(row[NUMBER], row["attempts"]) for row in claim(conn, 10)} == {("edited", 1), ("retried", 1)}
 
 
 def test_row_of_a_single_row_polling_state_is_kept(empty_database: Database) -> None:
