@@ -27,8 +27,8 @@ from listener.db.trouble import explain, explained
 LOCK_TRY_S = 0.1
 #: The writers' time between two tries, in seconds.
 _PAUSE_S = 0.4
-#: What the functions raise for a wrong argument.
-_REFUSED = "22023"
+#: What the functions raise for a wrong argument, and for rows that are being worked on.
+_REFUSED, _BUSY = "22023", "55006"
 
 Conn = psycopg.Connection[dict[str, Any]]
 
@@ -231,4 +231,5 @@ def _session(url: str, home: str) -> Iterator[Conn]:
             more = "".join(f"; {text}" for text in (diag.message_detail, diag.message_hint) if text)
             if diag.sqlstate == _REFUSED:
                 raise ConfigError(f"{diag.message_primary}{more}") from error
-            raise DatabaseError(f"{explain(error, url)}{more}") from error
+            text = diag.message_primary if diag.sqlstate == _BUSY else explain(error, url)
+            raise DatabaseError(f"{text}{more}") from error
