@@ -100,7 +100,8 @@ def attach(
         notes: list[str] = []
         conn.add_notice_handler(lambda diag: notes.append(diag.message_primary or ""))
         target = _found(conn, wish.table, wish.schema, home)
-        _take_turn(conn, target, wish.table)
+        if not dry_run:
+            _take_turn(conn, target, wish.table)
         params = {
             "target": target,
             "key": wish.key,
@@ -134,7 +135,8 @@ def detach(
                 for row in conn.execute(query("attached", "forget"), place):
                     return Report(row["name"], [], notes=["the table is no longer there; it is off the books now"])
             raise
-        _take_turn(conn, target, table)
+        if not dry_run:
+            _take_turn(conn, target, table)
         steps = [
             Step(alone=False, **row) for row in conn.execute(query("attached", "detach_steps"), {"target": target})
         ]

@@ -1,9 +1,11 @@
 -- Take away from a table what attach added to it; the table is then as it was, with its rows. Columns that the table had
 -- before stay, with what is in them. Writers wait until the caller's transaction ends.
--- Refuses while a listener works on rows of it, unless force: then their outcomes are lost.
+-- Refuses while a listener works on rows of it, unless force: then their outcomes are lost. Counts them by the index,
+-- because the table is locked by then.
 CREATE OR REPLACE FUNCTION detach_queue(target regclass, force boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql
 SET search_path FROM CURRENT
+SET enable_seqscan TO off
 AS $$
 DECLARE
     step text;

@@ -21,9 +21,13 @@ BEGIN
             RAISE EXCEPTION 'column status of % is %, too short for %', target, own.type, quote_literal(word)
                 USING ERRCODE = '22023', HINT = format('ALTER TABLE %s ALTER COLUMN status TYPE text', target);
         END IF;
-        FOR rule IN SELECT conname, pg_get_expr(conbin, conrelid) AS condition FROM pg_constraint
-                    WHERE conrelid = target AND contype = 'c' AND conkey = ARRAY[own.attnum] LOOP
-            EXECUTE format('SELECT (%s) FROM (SELECT %L::%s AS status) AS row', rule.condition, word, own.type) INTO is_taken;
+        FOR rule IN
+            SELECT conname, CASE WHEN contype = 'c' THEN pg_get_expr(conbin, conrelid)
+                                 ELSE format('EXISTS (SELECT FROM %s AS list WHERE list.%I = one.status)', confrelid::regclass, listed.attname) END AS condition
+            FROM pg_constraint LEFT JOIN pg_attribute AS listed ON listed.attrelid = confrelid AND listed.attnum = confkey[1]
+            WHERE conrelid = target AND contype IN ('c', 'f') AND conkey = ARRAY[own.attnum]
+        LOOP
+            EXECUTE format('SELECT (%s) FROM (SELECT %L::%s AS status) AS one', rule.condition, word, own.type) INTO is_taken;
             IF NOT is_taken THEN
                 RAISE EXCEPTION 'constraint % of % does not let status be %', quote_ident(rule.conname), target, quote_literal(word)
                     USING ERRCODE = '22023', HINT = format('let it allow %s, or drop it', array_to_string(words, ', '));

@@ -15,6 +15,7 @@ from listener.core.job import Settle, Settlement
 from listener.core.queue import Queue
 from listener.db.attach import Wish, attach, detach
 from listener.db.attached import Attached, list_attached, list_silent_partitions, read_attached
+from listener.db.migrate import migrate
 from listener.db.queue import QueueTable
 
 pytestmark = pytest.mark.anyio
@@ -349,6 +350,26 @@ def test_a_schema_before_a_dot(database: Database) -> None:
         ("public", "a.b"),
         ("shop", "t"),
     ]
+
+
+async def test_an_installation_in_another_schema(empty_database: Database) -> None:
+    """Its functions ring for a table of public, whose queue is then named with the schema."""
+    home = "My-shop's"
+    migrate(empty_database.url, home)
+    empty_database.execute(FILLED)
+    attach(empty_database.url, home, Wish(table="t", schema="public", content=["note"]))
+    bell = empty_database.connect()
+    bell.execute("LISTEN listener_wake")
+    empty_database.execute("INSERT INTO t VALUES (0, 'n')")
+    bell.execute("SELECT 1")
+    assert [notify.payload for notify in bell.notifies(timeout=0)] == ["t"]
+    async with open_pool(empty_database, schema=home) as pool:
+        read = await read_attached(pool, "public.t")
+        (job,) = (await QueueTable(pool, read.queue, key_type=read.key_type).claim(limit=9, session_key=SESSION)).jobs
+        assert job.id == 0
+    empty_database.execute("UPDATE t SET status = 'Done'")
+    detach(empty_database.url, home, "public.t")
+    assert empty_database.execute("SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass") == [(0,)]
 
 
 def test_a_dropped_table_is_taken_off_the_books(database: Database) -> None:

@@ -153,6 +153,13 @@ REFUSED = {
         "constraint t_status_check of t does not let status be 'Processing'",
         "let it allow Pending, Processing, Done, Failed, or drop it",
     ),
+    "a status from a list": (
+        "CREATE TABLE words (status text PRIMARY KEY); INSERT INTO words VALUES ('Pending'), ('Processing'), ('Done');"
+        "CREATE TABLE t (id int PRIMARY KEY, status text REFERENCES words)",
+        "",
+        "constraint t_status_fkey of t does not let status be 'Failed'",
+        "let it allow Pending, Processing, Done, Failed, or drop it",
+    ),
     "a generated column": (
         WITH_COLUMN.format("attempts int GENERATED ALWAYS AS (1) STORED"),
         "",
@@ -212,6 +219,12 @@ REFUSED = {
         "content => '{status}'",
         "column status of t cannot be content: it is one of the queue's own columns",
         "choose from: a",
+    ),
+    "a renamed queue": (
+        "CREATE TABLE u (id int PRIMARY KEY); SELECT attach_queue('u'); ALTER TABLE u RENAME TO t",
+        "",
+        "t has the triggers of a queue, but is not on the books",
+        "if it was renamed: give it its former name and schema, detach it, and rename it then",
     ),
     "another done word": (
         T + "; SELECT attach_queue('t')",
