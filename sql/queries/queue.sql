@@ -59,6 +59,8 @@ ORDER BY job_priority, job_scheduled_at, job_key;
 -- Returns the rows that were written; a job that is missing there lost its claim and its result is dropped.
 -- Another revision than the one we read = edited in flight: back to work with the new content, whatever came out.
 -- An adopted table may hold rows without a revision or a number of attempts: none is 0.
+-- The status as an expression: else a plan made for few rows walks the index of all Processing rows once for each outcome
+-- (measured, 500 of 500: 100 ms against 8 ms), where the key finds each at once.
 WITH outcome AS (
     SELECT * FROM unnest(
         %(keys)s::{key_type}[], %(claims)s::bigint[], %(kinds)s::text[], %(revisions)s::integer[],
@@ -83,7 +85,7 @@ SET status = CASE
     finished_at = CASE WHEN coalesce(q.revision, 0) = o.revision AND o.kind IN ('complete', 'fail') THEN clock_timestamp() END,
     claim_id = NULL, claimed_by = NULL, claimed_at = NULL, updated_at = clock_timestamp(){results}
 FROM outcome AS o
-WHERE q.{key} = o.row_key AND q.claim_id = o.claim_id AND q.status = 'Processing'
+WHERE q.{key} = o.row_key AND q.claim_id = o.claim_id AND q.status || '' = 'Processing'
 RETURNING q.{key} AS job_key, o.claim_id, q.status = {ready} AND q.scheduled_at <= now() AS is_due;
 
 -- name: result_column
