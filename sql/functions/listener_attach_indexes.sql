@@ -10,6 +10,7 @@ DECLARE
     wanted record;
     place record;
     index_name text;
+    owner regclass;
     is_valid boolean;
 BEGIN
     FOR wanted IN SELECT * FROM listener_queue_indexes(entry) LOOP
@@ -18,9 +19,13 @@ BEGIN
             WHERE i.indrelid = target AND i.indisvalid AND c.relname = listener_object_name(entry.table_name, wanted.suffix));
         FOR place IN SELECT * FROM listener_queue_relations(target) WHERE is_root OR online ORDER BY is_root LOOP
             index_name := listener_object_name(place.table_name, wanted.suffix);
-            SELECT i.indrelid = place.relation AND i.indisvalid INTO is_valid
+            SELECT coalesce(i.indrelid, c.oid), i.indisvalid INTO owner, is_valid
             FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace LEFT JOIN pg_index AS i ON i.indexrelid = c.oid
             WHERE n.nspname = place.schema_name AND c.relname = index_name;
+            IF owner <> place.relation THEN
+                RAISE EXCEPTION 'the index % of % cannot be made: its name is taken, by %', quote_ident(index_name), place.relation, owner
+                    USING ERRCODE = '22023', HINT = 'rename what has that name';
+            END IF;
             CONTINUE WHEN is_valid;
             alone := online AND place.is_leaf;
             IF NOT is_valid THEN

@@ -22,8 +22,8 @@ BEGIN
                 USING ERRCODE = '22023', HINT = format('ALTER TABLE %s ALTER COLUMN status TYPE text', target);
         END IF;
         FOR rule IN
-            SELECT conname, CASE WHEN contype = 'c' THEN pg_get_expr(conbin, conrelid)
-                                 ELSE format('EXISTS (SELECT FROM %s AS list WHERE list.%I = one.status)', confrelid::regclass, listed.attname) END AS condition
+            SELECT conname, CASE contype WHEN 'c' THEN pg_get_expr(conbin, conrelid)
+                ELSE format('EXISTS (SELECT FROM %s AS list WHERE list.%I = one.status)', confrelid::regclass, listed.attname) END AS condition
             FROM pg_constraint LEFT JOIN pg_attribute AS listed ON listed.attrelid = confrelid AND listed.attnum = confkey[1]
             WHERE conrelid = target AND contype IN ('c', 'f') AND conkey = ARRAY[own.attnum]
         LOOP

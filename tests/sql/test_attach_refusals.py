@@ -226,6 +226,12 @@ REFUSED = {
         "t has the triggers of a queue, but is not on the books",
         "if it was renamed: give it its former name and schema, detach it, and rename it then",
     ),
+    "an index's name that is taken": (
+        "CREATE TABLE u (id int); CREATE INDEX t_listener_failed ON u (id); CREATE TABLE t (id int PRIMARY KEY)",
+        "",
+        "the index t_listener_failed of t cannot be made: its name is taken, by u",
+        "rename what has that name",
+    ),
     "another done word": (
         T + "; SELECT attach_queue('t')",
         "done => 'Sent'",
