@@ -265,14 +265,19 @@ class Listener:
                 self._process = None
 
 
-async def assignments(pool: Pool, declarations: Sequence[Declaration], log: Any) -> list[Assignment]:
-    """Find the declared tables in the database. Raises ConfigError with every problem; Unreachable, DatabaseError."""
+async def assignments(
+    pool: Pool, declarations: Sequence[Declaration], log: Any, *, gateway: Callable[..., QueueTable] = QueueTable
+) -> list[Assignment]:
+    """Find the declared tables in the database; each is reached through a `gateway` of its own.
+
+    Raises ConfigError with every problem; Unreachable, DatabaseError.
+    """
     found: list[Assignment] = []
     problems: list[str] = []
     for declaration in declarations:
         try:
             attached = await read_attached(pool, declaration.name)
-            table = QueueTable(pool, declaration.queue(attached), key_type=attached.key_type)
+            table = gateway(pool, declaration.queue(attached), key_type=attached.key_type)
         except ConfigError as error:
             problems.append(str(error))
             continue
