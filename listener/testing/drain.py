@@ -16,7 +16,8 @@ from listener.db.session import Session
 from listener.engine.completer import Completer
 from listener.engine.executor import Executor
 from listener.engine.slots import Slots
-from listener.library.listener import Listener, assignments
+from listener.library.assignments import assignments
+from listener.library.listener import Listener
 from listener.obs import log
 from listener.process import Assignment
 

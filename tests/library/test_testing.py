@@ -1,6 +1,9 @@
 """The pytest plugin, in a test run of its own: what a user's tests see."""
 
+import re
+
 import pytest
+from docs.generate import README
 
 pytest_plugins = ["pytester"]
 
@@ -115,6 +118,11 @@ def test_with_psycopg_errors_in_words(tables):
         tables.execute("SELECT * FROM nowhere")
 ''')  # fmt: skip
     result.assert_outcomes(passed=5)
+
+
+def test_the_programs_in_the_readme(run) -> None:
+    program, test = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    run(f"import anyio\n{program}\n{test}").assert_outcomes(passed=1)
 
 
 def test_databases_are_dropped_again(run, server) -> None:
