@@ -96,7 +96,7 @@ def _queues(value: object) -> object:
     if not isinstance(value, str):
         return value
     names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
-    if not names or not all(re.fullmatch(r"[^\W\d]\w*", name) for name in names):
+    if not names or not all(re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)?", name) for name in names):
         raise _problem("expected names of queues with commas between them, such as upload,import")
     return None if names == ("all",) else names
 

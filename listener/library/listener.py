@@ -13,15 +13,12 @@ import anyio.lowlevel
 
 from listener.config.environment import Environment, load_environment
 from listener.config.live import LiveConfig
-from listener.core.errors import ConfigError, ListenerError
-from listener.db.attached import read_attached
-from listener.db.pool import Pool
-from listener.db.queue import QueueTable
-from listener.library.calls import Calls, Many, One
+from listener.core.errors import ConfigError
+from listener.library.assignments import assignments
+from listener.library.calls import Many, One
 from listener.library.declaration import DEFAULT_CONCURRENCY, Declaration
-from listener.library.threads import Threads
 from listener.obs import log as logs
-from listener.process import Assignment, Process
+from listener.process import Process
 
 OneT = TypeVar("OneT", bound=One)
 ManyT = TypeVar("ManyT", bound=Many)
@@ -263,35 +260,3 @@ class Listener:
                 yield process
             finally:
                 self._process = None
-
-
-async def assignments(pool: Pool, declarations: Sequence[Declaration], log: Any) -> list[Assignment]:
-    """Find the declared tables in the database. Raises ConfigError with every problem; Unreachable, DatabaseError."""
-    found: list[Assignment] = []
-    problems: list[str] = []
-    for declaration in declarations:
-        try:
-            attached = await read_attached(pool, declaration.name)
-            table = QueueTable(pool, declaration.queue(attached), key_type=attached.key_type)
-        except ConfigError as error:
-            problems.append(str(error))
-            continue
-        found.append(Assignment(table=table, handler=_calls(declaration, log), limits=declaration.limits))
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return found
-
-
-def _calls(declaration: Declaration, log: Any) -> Calls:
-    def note(error: Exception) -> None:
-        if not isinstance(error, ListenerError):
-            log.warning("Handler raised", queue=declaration.name, exc_info=error)
-
-    return Calls(
-        declaration.function,
-        is_batch=declaration.batch_size is not None,
-        model=declaration.model,
-        results=frozenset(declaration.results),
-        threads=None if declaration.is_async else Threads(declaration.concurrency),
-        on_surprise=note,
-    )

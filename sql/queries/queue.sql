@@ -200,3 +200,7 @@ UPDATE {table} SET status = {ready} WHERE status = 'Failed' RETURNING {key} AS j
 UPDATE {table} SET status = {ready}
 WHERE {key} = ANY (%(keys)s::{key_type}[]) AND status IN ('Failed', {done})
 RETURNING {key} AS job_key;
+
+-- name: statuses
+-- For the assertions of tests: the rows whose columns have the values in %(where)s, all rows for an empty object.
+SELECT q.status, q.last_error FROM {table} AS q WHERE to_jsonb(q) @> %(where)s::jsonb;

@@ -1,0 +1,50 @@
+"""From declarations to what a process works on: the tables as the database has them, the functions as handlers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from listener.core.errors import ConfigError, ListenerError
+from listener.db.attached import read_attached
+from listener.db.pool import Pool
+from listener.db.queue import QueueTable
+from listener.library.calls import Calls
+from listener.library.declaration import Declaration
+from listener.library.threads import Threads
+from listener.process import Assignment
+
+
+async def assignments(
+    pool: Pool, declarations: Sequence[Declaration], log: Any, *, gateway: Callable[..., QueueTable] = QueueTable
+) -> list[Assignment]:
+    """Find the declared tables in the database; each is reached through a `gateway` of its own.
+
+    Raises ConfigError with every problem; Unreachable, DatabaseError.
+    """
+    found: list[Assignment] = []
+    problems: list[str] = []
+    for declaration in declarations:
+        try:
+            attached = await read_attached(pool, declaration.name)
+            table = gateway(pool, declaration.queue(attached), key_type=attached.key_type)
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        found.append(Assignment(table=table, handler=_calls(declaration, log), limits=declaration.limits))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return found
+
+
+def _calls(declaration: Declaration, log: Any) -> Calls:
+    def note(error: Exception) -> None:
+        if not isinstance(error, ListenerError):
+            log.warning("Handler raised", queue=declaration.name, exc_info=error)
+
+    return Calls(
+        declaration.function,
+        is_batch=declaration.batch_size is not None,
+        model=declaration.model,
+        results=frozenset(declaration.results),
+        threads=None if declaration.is_async else Threads(declaration.concurrency),
+        on_surprise=note,
+    )
