@@ -62,6 +62,7 @@ class Process:
 
     nouns: queue → what its rows are called; every queue that will be assigned. workflows: queue → its name in
     `polling_metrics`. serves: with the HTTP interface. log: where to, when the program's logging is not ours to set.
+    tells_operations: a line for each handler call's start and end.
     prepare: awaited at each connect, before anything is claimed; may assign queues. most: handler calls at once.
     """
 
@@ -74,6 +75,7 @@ class Process:
         workflows: Mapping[str, str] | None = None,
         serves: bool = True,
         log: Any = None,
+        tells_operations: bool = True,
         prepare: Callable[[], Awaitable[None]] = _nothing,
         most: Callable[[LiveConfig], int] = lambda live: live.max_concurrent_operations,
     ) -> None:
@@ -92,7 +94,12 @@ class Process:
         self._modes: dict[str, tuple[bool, bool, float]] = {}
         self._stack = AsyncExitStack()
         self._metrics = Metrics(self._names)
-        self._event_log = logs.EventLog(dict(nouns), self._log)
+        self._event_log = logs.EventLog(
+            dict(nouns),
+            self._log,
+            tells_operations=tells_operations,
+            tells_debug=logs.tells_debug if log is None else logs.borrowed_tells_debug,
+        )
         self._running = Operations()
         for subscriber in (self._metrics, self._event_log, self._running):
             self.bus.subscribe(subscriber.on_event)

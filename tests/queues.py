@@ -88,3 +88,25 @@ def read_all(database: Database, keys: Sequence[int] | None = None) -> list[dict
 def counts(database: Database) -> dict[str, int]:
     """Status → rows."""
     return dict(database.execute("SELECT status, count(*) FROM orders_inbox GROUP BY status"))
+
+
+class Bell:
+    """A second connection that LISTENs and, as whoever sleeps does, turns the doorbells of queues on and off."""
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self._conn = conn
+        conn.execute("LISTEN listener_wake")
+
+    def rings(self) -> list[str]:
+        """Payloads heard since the last call. What was committed before this round trip has arrived with it."""
+        self._conn.execute("SELECT 1")
+        return [notify.payload for notify in self._conn.notifies(timeout=0)]
+
+    def turn_on(self, queue: Queue = UPLOAD) -> str:
+        """held, elsewhere or busy."""
+        [(state,)] = self._conn.execute(statement("arm", queue), {}).fetchall()
+        return str(state)
+
+    def turn_off(self, queue: Queue = UPLOAD) -> None:
+        """Ring no more."""
+        self._conn.execute(statement("silence", queue), {})

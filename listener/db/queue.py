@@ -59,17 +59,21 @@ class QueueTable:
         self._pool = pool
         self._lock_class = lock_class_oid(pool.schema)
         fields = _fields(queue, key_type)
-        self._claim = template("queue", "claim", fields)
-        self._settle = template("queue", "settle", fields)
-        self._rescue = template("queue", "rescue", fields)
-        self._release_strays = template("queue", "release_strays", fields)
-        self._ring = template("queue", "ring", fields)
-        self._arm = template("queue", "arm", fields)
-        self._silence = template("queue", "silence", fields)
-        self._waiting = template("queue", "waiting", fields)
-        self._depth = template("queue", "depth", fields)
-        self._retry_failed = template("queue", "retry_failed", fields)
-        self._retry_keys = template("queue", "retry_keys", fields)
+
+        def composed(name: str) -> bytes:
+            return template("queue", name, fields).as_bytes(None)
+
+        self._claim = composed("claim")
+        self._settle = composed("settle")
+        self._rescue = composed("rescue")
+        self._release_strays = composed("release_strays")
+        self._ring = composed("ring")
+        self._arm = composed("arm")
+        self._silence = composed("silence")
+        self._waiting = composed("waiting")
+        self._depth = composed("depth")
+        self._retry_failed = composed("retry_failed")
+        self._retry_keys = composed("retry_keys")
 
     async def claim(self, *, limit: int, session_key: int) -> Claim:
         """Take at most `limit` due rows, highest priority first."""

@@ -250,6 +250,7 @@ class Listener:
             dict.fromkeys((declaration.name for declaration in declarations), "rows"),
             serves=serves,
             log=log,
+            tells_operations=False,
             prepare=prepare,
             most=most,
         )

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -12,6 +13,7 @@ from listener.core.tally import Tally
 
 # At most one METRICS line per queue and second: an idle hour stays 240 lines, a busy one 3,600.
 CHECK_LINE_EVERY_S = 1.0
+_level = logging.INFO
 _NAMES = {"upload": "Upload", "import": "XML import", "sync": "Unified sync"}
 
 
@@ -71,8 +73,19 @@ def _as_text(_: Any, __: str, line: Any) -> Any:
 
 def set_level(level: str) -> None:
     """Log what is at least this loud, from now on; loggers that exist obey too."""
-    least = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(least))
+    global _level  # noqa: PLW0603 - as structlog's own configuration is
+    _level = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_level))
+
+
+def tells_debug() -> bool:
+    """Whether our own logging shows debug lines."""
+    return _level <= logging.DEBUG
+
+
+def borrowed_tells_debug() -> bool:
+    """Whether the program's logging shows our debug lines."""
+    return logging.getLogger("listener").isEnabledFor(logging.DEBUG)
 
 
 def _adopt_libraries(shared: list[Any], renderer: Any, target: TextIO) -> None:
@@ -90,11 +103,24 @@ def _adopt_libraries(shared: list[Any], renderer: Any, target: TextIO) -> None:
 
 
 class EventLog:
-    """Writes a line for the events that a person would look for. nouns: queue → what its rows are called."""
+    """Writes a line for the events that a person would look for. nouns: queue → what its rows are called.
 
-    def __init__(self, nouns: dict[str, str], log: Any) -> None:
+    tells_operations: at level info, as the service does; a program's queue may have thousands a second. tells_debug:
+    asked before a debug line is made, as structlog makes a logger for each line, also for one that it drops (40 µs).
+    """
+
+    def __init__(
+        self,
+        nouns: dict[str, str],
+        log: Any,
+        *,
+        tells_operations: bool = True,
+        tells_debug: Callable[[], bool] = tells_debug,
+    ) -> None:
         self._nouns = nouns
         self._log = log
+        self._tells_operations = tells_operations
+        self._tells_debug = tells_debug
         self._checks: dict[str, Tally] = {}
         self._last_line_s: dict[str, float] = {}
         self._last_count: dict[str, int] = {}
@@ -108,18 +134,13 @@ class EventLog:
         match event:
             case e.Checked():
                 self._checked(event)
-            case e.OperationStarted(operation=operation, queue=queue, jobs=jobs, labels=labels):
-                self._active += 1
-                log.info(
-                    f"Operation {operation} started - Active operations: {self._active}",
-                    queue=queue,
-                    jobs=jobs,
-                    rows=labels,
-                )
+            case e.OperationStarted():
+                self._started(event)
             case e.OperationEnded():
                 self._ended(event)
             case e.Settled(queue=queue, outcomes=outcomes, lost=lost, duration_s=duration_s):
-                log.debug("Settled", queue=queue, outcomes=outcomes, duration_ms=_ms(duration_s))
+                if self._tells_debug():
+                    log.debug("Settled", queue=queue, outcomes=outcomes, duration_ms=_ms(duration_s))
                 if lost:
                     log.warning("Claim lost, result dropped", queue=queue, count=lost)
             case e.JobFailed(queue=queue, id=id_, label=label, outcome=outcome, attempt=attempt, error=text):
@@ -140,7 +161,7 @@ class EventLog:
                 )
             case e.QueueMode():
                 self._mode(event)
-            case e.Woke(queue=queue, reason=reason):
+            case e.Woke(queue=queue, reason=reason) if self._tells_debug():
                 log.debug("Woke", queue=queue, reason=reason)
             case e.LookSkipped(queue=queue, interval_s=interval_s):
                 log.debug(f"Workflow disabled - sleeping {interval_s:g}s", queue=queue)
@@ -191,13 +212,20 @@ class EventLog:
         for queue in list(self._checks):
             self._write_checks(queue)
 
+    def _started(self, event: e.OperationStarted) -> None:
+        self._active += 1
+        if self._tells_operations or self._tells_debug():
+            tell = self._log.info if self._tells_operations else self._log.debug
+            text = f"Operation {event.operation} started - Active operations: {self._active}"
+            tell(text, queue=event.queue, jobs=event.jobs, rows=event.labels)
+
     def _ended(self, event: e.OperationEnded) -> None:
         self._active -= 1
-        text = f"Operation {event.operation} {event.result} - Active operations: {self._active}"
-        if event.result == "completed":
-            self._log.info(text, duration_ms=_ms(event.duration_s))
-        else:
-            self._log.warning(text, error=event.error, duration_ms=_ms(event.duration_s))
+        is_well = event.result == "completed"
+        if self._tells_operations or self._tells_debug() or not is_well:
+            tell = self._log.info if self._tells_operations else self._log.debug
+            text = f"Operation {event.operation} {event.result} - Active operations: {self._active}"
+            (tell if is_well else self._log.warning)(text, error=event.error, duration_ms=_ms(event.duration_s))
 
     def _mode(self, event: e.QueueMode) -> None:
         name, verb = _NAMES.get(event.queue, event.queue), "started" if event.is_start else "changed"
@@ -226,7 +254,8 @@ class EventLog:
         self._complaints = event.unknown | event.missing | event.invalid
 
     def _checked(self, event: e.Checked) -> None:
-        self._log.debug("Looked", queue=event.queue, claimed=event.claimed, duration_ms=_ms(event.duration_s))
+        if self._tells_debug():
+            self._log.debug("Looked", queue=event.queue, claimed=event.claimed, duration_ms=_ms(event.duration_s))
         self._checks.setdefault(event.queue, Tally()).add(event)
         if time.monotonic() - self._last_line_s.get(event.queue, float("-inf")) >= CHECK_LINE_EVERY_S:
             self._write_checks(event.queue)

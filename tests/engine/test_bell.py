@@ -45,7 +45,7 @@ async def test_who_finds_nothing_turns_the_bell_on(database: Database) -> None:
         await until_async(lambda: is_on(database), what="the bell")
         await until_async(lambda: one.of(BellArmed), what="the event")
         assert one.of(BellArmed)[0].is_ours
-    assert not is_on(database)
+    await until_async(lambda: not is_on(database), what="the bell to be off with the session")
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])

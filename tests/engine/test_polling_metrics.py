@@ -76,10 +76,10 @@ async def test_a_burst_is_one_row_now_and_one_later(
     async with anyio.create_task_group() as group:
         group.start_soon(recorder.metrics.run)
         recorder.metrics.on_event(check(1))
-        await until_async(lambda: len(rows(database)) == 1, what="the first row")
+        await until_async(lambda: 1.0 in pauses, what="the pause of a second after the first row")
         for _ in range(100):
             recorder.metrics.on_event(check(1))
-        await until_async(lambda: 1.0 in pauses, what="the pause of a second")
+        await anyio.wait_all_tasks_blocked()
         assert len(rows(database)) == 1
         go_on.set()
         await until_async(lambda: len(rows(database)) == 2, what="the second row")

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from conftest import Database
 from psycopg import sql
-from test_triggers import Bell
+from queues import Bell
+
+from listener.core.queue import Queue
 
 INVOICES = """
 CREATE TABLE invoices (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer text, amount numeric, note json)
@@ -178,9 +180,14 @@ def bell(database: Database) -> Bell:
     return Bell(database.connect())
 
 
+def turn_on(bell: Bell, table: str, schema: str | None = None) -> None:
+    assert bell.turn_on(Queue(name=table, table=table, schema=schema)) == "held"
+
+
 @pytest.mark.parametrize("ready", ["Pending", "paid"])
 def test_the_bell_follows_the_ready_word(database: Database, bell: Bell, ready: str) -> None:
     run(database, f"{INVOICES}; SELECT attach_queue('invoices', ready => '{ready}', content => '{{amount}}')")
+    turn_on(bell, "invoices")
     other = {"Pending": "paid", "paid": "Pending"}[ready]
     for statement, rings in {
         f"INSERT INTO invoices (status) VALUES ('{other}')": [],
@@ -233,6 +240,7 @@ def test_content_can_be_changed_later(database: Database) -> None:
 
 def test_a_retry_by_hand_starts_anew(database: Database, bell: Bell) -> None:
     run(database, INVOICES + "; SELECT attach_queue('invoices', ready => 'paid')")
+    turn_on(bell, "invoices")
     run(database, "INSERT INTO invoices (status, attempts, finished_at) VALUES ('Failed', 7, now())")
     run(database, "UPDATE invoices SET status = 'paid'")
     assert run(database, "SELECT status, attempts, finished_at FROM invoices") == [("paid", 0, None)]
@@ -247,6 +255,7 @@ def test_a_writer_needs_neither_our_rights_nor_our_search_path(database: Databas
         body = "LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile''; END'"
         run(database, f"CREATE FUNCTION hostile.{function} RETURNS void {body}")
     run(database, "SELECT attach_queue('shop.t', content => '{a}')")
+    turn_on(bell, "t", "shop")
     database.server.execute(sql.SQL("CREATE ROLE {}").format(role))
     try:
         database.execute(
@@ -272,6 +281,7 @@ def test_a_writer_needs_neither_our_rights_nor_our_search_path(database: Databas
 
 def test_rows_ring_by_the_roots_name_wherever_they_are_put(database: Database, bell: Bell) -> None:
     run(database, PARTS + "SELECT attach_queue('parts', content => '{amount}')")
+    turn_on(bell, "parts")
     for statement in (
         "INSERT INTO parts VALUES (1), (101)",
         "INSERT INTO parts_a VALUES (2)",
@@ -290,6 +300,7 @@ def test_rows_ring_by_the_roots_name_wherever_they_are_put(database: Database, b
 def test_a_newer_partition_is_found_and_mended(database: Database, bell: Bell) -> None:
     """Rows inserted through the root ring all the same; its own trigger comes with the next attach."""
     run(database, PARTS + "SELECT attach_queue('parts')")
+    turn_on(bell, "parts")
     assert run(database, "SELECT * FROM listener_silent_partitions()") == []
     run(database, "CREATE TABLE parts_b_2 PARTITION OF parts_b FOR VALUES FROM (150) TO (200)")
     assert run(database, "SELECT queue, partition::text FROM listener_silent_partitions()") == [("parts", "parts_b_2")]

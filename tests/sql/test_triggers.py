@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.rows import dict_row
-from queues import SESSION, claim, engine_connection, insert, read, rescue, statement
+from queues import SESSION, Bell, claim, engine_connection, insert, read, rescue, statement
 
 from listener.core.job import Settle
 from listener.workflows.upload.plan import order_key
@@ -22,30 +22,12 @@ ADD = (
 )
 
 
-class Bell:
-    """A second connection that LISTENs and, as whoever sleeps does, holds the doorbell's lock."""
-
-    def __init__(self, conn: psycopg.Connection[Any]) -> None:
-        self._conn = conn
-        conn.execute("LISTEN listener_wake")
-        assert self.turn_on() == "held"
-
-    def turn_on(self) -> str:
-        [(state,)] = self._conn.execute(statement("arm")).fetchall()
-        return str(state)
-
-    def turn_off(self) -> None:
-        self._conn.execute(statement("silence"))
-
-    def rings(self) -> list[str]:
-        """Payloads heard since the last call. What was committed before this round trip has arrived with it."""
-        self._conn.execute("SELECT 1")
-        return [notify.payload for notify in self._conn.notifies(timeout=0)]
-
-
 @pytest.fixture
 def bell(database: Database) -> Bell:
-    return Bell(database.connect())
+    """A bell that is on."""
+    bell = Bell(database.connect())
+    assert bell.turn_on() == "held"
+    return bell
 
 
 def add(n: int = 1, *, status: str = "'Pending'", due: str = "now()") -> str:
@@ -549,8 +531,7 @@ def test_a_prepared_writer_is_in_flight_until_it_is_resolved(database: Database,
 
 
 def test_the_bell_that_another_listener_has_on_is_on(database: Database, bell: Bell) -> None:
-    other = Bell.__new__(Bell)
-    other._conn = database.connect()
+    other = Bell(database.connect())
     assert other.turn_on() == "elsewhere"
     bell.turn_off()
     assert other.turn_on() == "held"
