@@ -218,7 +218,7 @@ def test_every_line_is_one_json_object_with_time_and_level(events: EventLog, lin
 def test_the_console_shows_the_same_words(stream: io.StringIO) -> None:
     """Without colours where nobody can see them."""
     set_up(format="console", stream=stream)
-    EventLog({"upload": "orders"}).on_event(checked(5, 5))
+    EventLog({"upload": "orders"}, log.own()).on_event(checked(5, 5))
     text = stream.getvalue()
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d.*Processing 5 pending orders", text)
     assert METRICS_LINE.search(text)
