@@ -242,7 +242,7 @@ class Listener:
 
         async def prepare() -> None:
             if not process.tables:
-                for assignment in await assignments(process.pool, declarations, log or logs.own()):
+                for assignment in await assignments(process.pool, declarations, logs.own() if log is None else log):
                     process.assign(assignment)
 
         process = Process(

@@ -377,3 +377,4 @@ async def test_no_place_is_said_and_not_waited_for() -> None:
         with pytest.raises(NoThread, match="all 1 threads of the queue run calls"):
             await threads.run(str, 1)
         release.set()
+    assert await threads.run(str, 1) == "1"

@@ -187,6 +187,24 @@ async def test_a_database_that_is_away_is_waited_for_and_told(
         held.go.set()
 
 
+async def test_a_lost_session_is_replaced_and_its_rows_are_taken_again(database: Database, invoices: Invoices) -> None:
+    """The queue is still one queue."""
+    app, held = listener_on(database), Held()
+    app.queue("invoices")(held)
+    invoices.insert(1)
+    async with app:
+        await held.begun.wait()
+        held.go.set()
+        database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'order-listener session%' AND datname = current_database()"
+        )
+        invoices.insert(2)
+        await invoices.until("Done", "Done")
+        assert app._process is not None
+        assert len(app._process.tables) == 1
+
+
 async def test_it_leaves_the_programs_logging_alone(
     database: Database, invoices: Invoices, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
