@@ -28,6 +28,7 @@ TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 # ASCII only: the trigger in the database must read a value exactly as we do, whatever its locale makes of other letters
 _BLANKS = " \t\n\r\v\f"
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+_SWITCHED = ("upload", "import", "sync")
 _SWITCH_OF = {"upload": "enable_fast_upload_polling", "import": "enable_fast_xml_polling"}
 
 
@@ -80,7 +81,7 @@ class LiveConfig(BaseModel):
 
     def is_enabled(self, queue: str) -> bool:
         """Whether the queue may claim; a queue without a switch of its own always may."""
-        return bool(getattr(self, f"{queue}_enabled", True))
+        return bool(getattr(self, f"{queue}_enabled")) if queue in _SWITCHED else True
 
     def notifications_enabled(self, queue: str) -> bool:
         """Whether the queue follows notifications; false = it is rolled back to slow polling. Either switch is enough:

@@ -29,7 +29,7 @@ class Waiting(Protocol):
 class Watch:
     """One process's watch.
 
-    announce: tells the others of us. peers: reads the keys that live now. rescue: gives back the rows of the dead.
+    announce: makes everybody look again, us too. peers: reads the keys that live now. rescue: gives back the rows of the dead.
     on_change: told after a process has come or gone.
     """
 
@@ -52,6 +52,7 @@ class Watch:
         self._known: frozenset[int] = frozenset()
         self._looking = anyio.CancelScope()
         self._is_told = False
+        self._is_announced = False
 
     def is_alone(self) -> bool:
         """Whether no other process is known."""
@@ -64,12 +65,9 @@ class Watch:
 
     async def run(self, session_key: int) -> None:
         """Watch until cancelled; trouble is reported and survived, the safety poll finds the dead meanwhile."""
-        failures, is_announced = 0, False
+        failures, self._is_announced = 0, False
         while True:
             try:
-                if not is_announced:
-                    await self._announce()
-                    is_announced = True
                 await self._watch(session_key)
                 failures = 0
             except DatabaseError as error:
@@ -102,8 +100,12 @@ class Watch:
         before, self._known = self._known, others
         for key in sorted(before - others):
             self._publish(PeerGone(session=key))
+            self._is_announced = False  # each rescues its own queues, so the others must look, too
         if before != others:
             self._on_change()
+        if not self._is_announced:
+            await self._announce()
+            self._is_announced = True
         return predecessor(tuple(others), session_key)
 
     async def _wait(self, connection: Waiting, before: int) -> None:
