@@ -29,8 +29,8 @@ class Waiting(Protocol):
 class Watch:
     """One process's watch.
 
-    announce: makes everybody look again, us too. peers: reads the keys that live now. rescue: gives back the rows of the dead.
-    on_change: told after a process has come or gone.
+    announce: makes everybody look again, us too. peers: reads the keys that live now. rescue: gives back the rows of
+    the dead. on_change: told after a process has come or gone.
     """
 
     def __init__(

@@ -166,6 +166,7 @@ def test_a_workflow_that_is_off_looks_at_its_switch_every_minute() -> None:
     assert config.poll_interval_s("upload") == 60.0
     assert config.is_enabled("import")
     assert config.is_enabled("invoices"), "a queue without a switch"
+    assert config.is_enabled("fast_polling"), "a table of that name has no switch either"
 
 
 def test_unknown_keys_belong_to_someone_else() -> None:

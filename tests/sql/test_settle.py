@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from conftest import Database
-from queues import SESSION, counts, insert, open_pool, read, read_all
+from queues import SESSION, counts, engine_connection, insert, open_pool, read, read_all, statement
 from waiting import until_async
 
 from listener.core.errors import DatabaseError
@@ -425,3 +425,33 @@ async def test_a_row_without_a_revision_that_changes_in_flight_is_work_again(
     await table.settle([Settlement(job=job, kind=Settle.COMPLETE)])
     row = read(database, adopted)
     assert (row["status"], row["attempts"], row["revision"]) == ("Pending", 0, 1)
+
+
+async def test_what_is_usual_is_not_sent_and_means_the_same(database: Database, table: QueueTable) -> None:
+    """No delay, no error, no values: a retry without any is due now, not never."""
+    insert(database, 4)
+    jobs = await claimed(table, 4)
+    settled = await table.settle([Settlement(job=job, kind=Settle.RETRY) for job in jobs[:2]])
+    assert settled.reopened == jobs[:2]
+    await table.settle([Settlement(job=jobs[2], kind=Settle.COMPLETE), Settlement(job=jobs[3], kind=Settle.RELEASE)])
+    rows = read_all(database)
+    assert [row["status"] for row in rows] == ["Pending", "Pending", "Uploaded", "Pending"]
+    assert [row["attempts"] for row in rows] == [1, 1, 1, 0]
+    assert database.execute("SELECT bool_and(scheduled_at <= now()) FROM orders_inbox") == [(True,)]
+
+
+def test_no_plan_walks_all_processing_rows(database: Database) -> None:
+    """Statistics of a table without any make their index look like the shortest way to each row."""
+    insert(database, 3_000)
+    database.execute("VACUUM ANALYZE orders_inbox")
+    conn = engine_connection(database)
+    text = statement("settle").as_string(None)
+    names = ("keys", "claims", "kinds", "revisions", "delays", "errors", "values")
+    for number, name in enumerate(names, start=1):
+        text = text.replace(f"%({name})s", f"${number}")
+    conn.execute(f"PREPARE settle AS {text.replace('%%', '%')}")
+    for mode in ("force_generic_plan", "force_custom_plan"):
+        conn.execute(f"SET plan_cache_mode = {mode}")
+        plan = str(conn.execute("EXPLAIN EXECUTE settle('{1}', '{1}', '{}', '{}', '{}', '{}', '{}')").fetchall())
+        assert "orders_inbox_pkey" in plan
+        assert "orders_inbox_processing" not in plan
