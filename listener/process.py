@@ -124,8 +124,8 @@ class Process:
     async def __aenter__(self) -> Self:
         """Open socket and pool. Raises ConfigError when the address is taken."""
         async with AsyncExitStack() as stack:
-            stack.callback(self._event_log.close)
             stack.callback(lambda: self._log.info("Connection pool closed"))
+            stack.callback(self._event_log.close)
             if self._serves:
                 self._sock = bind(*self.env.http_address)
                 stack.callback(self._sock.close)

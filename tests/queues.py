@@ -7,6 +7,7 @@ import psycopg
 from conftest import Database
 from psycopg import sql
 from psycopg.rows import dict_row
+from waiting import until
 
 from listener.core.queue import Queue
 from listener.db.pool import Pool, search_path
@@ -110,3 +111,16 @@ class Bell:
     def turn_off(self, queue: Queue = UPLOAD) -> None:
         """Ring no more."""
         self._conn.execute(statement("silence", queue), {})
+
+
+def waiting(database: Database, statement: str) -> list[tuple[Any, ...]]:
+    """The backends whose statement of that name waits for a lock."""
+    return database.execute(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE %s"
+        " AND wait_event_type = 'Lock'",
+        [f"/* {statement} */%"],
+    )
+
+
+def until_waiting(database: Database, statement: str) -> None:
+    until(lambda: waiting(database, statement), deadline_s=120, what=f"{statement} waiting for a lock")

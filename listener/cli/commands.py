@@ -16,6 +16,7 @@ from listener.cli import status as status_
 from listener.config.environment import load_environment
 from listener.core.errors import ConfigError
 from listener.db import migrate as migrate_
+from listener.engine.loop import run_loop
 from listener.obs import log
 
 cli = typer.Typer(
@@ -55,7 +56,7 @@ def run() -> None:
     """Run the service until SIGTERM or SIGINT; a second signal cancels what still runs."""
     env = load_environment()
     log.set_up(format=env.log_format)
-    anyio.run(App(env).run)
+    run_loop(App(env).run)
 
 
 @cli.command()
@@ -123,7 +124,7 @@ def demo(
 ) -> None:
     """Run everything here: a temporary Postgres, the sandbox and the service, fed with sample orders."""
     log.set_up(format="console", level="warning" if exit_ else "info")
-    if not anyio.run(demo_.run, orders, exit_):
+    if not run_loop(demo_.run, orders, exit_):
         raise typer.Exit(1)
 
 

@@ -109,27 +109,25 @@ class Pool:
         name: what holds the connection, shown in pg_stat_activity.application_name while it does.
         Raises Unreachable or DatabaseError.
         """
+        return await self._run(statement, params, name, dict_row)
 
-        async def work(conn: Connection) -> list[DictRow]:
+    async def fetch(self, statement: Statement, params: Mapping[str, Any], *, name: str) -> list[TupleRow]:
+        """The same, with tuples for rows: for many of them."""
+        return await self._run(statement, params, name, tuple_row)
+
+    async def _run(
+        self, statement: Statement, params: Mapping[str, Any] | None, name: str, rows: AsyncRowFactory[Row]
+    ) -> list[Row]:
+        wanted = f"order-listener {name}"[:63]
+
+        async def work(conn: Connection) -> list[Row]:
             if self._is_pooled:
-                return await self._run_pooled(conn, statement, params, dict_row, f"order-listener {name}"[:63])
-            wanted = f"order-listener {name}"[:63]
+                return await self._run_pooled(conn, statement, params, rows, wanted)
             # Not in a pipeline with the statement: a process frozen before its Sync would keep the transaction open,
             # with the account's row locked for all replicas (seen), and a failed Parse would poison the connection.
             if conn.info.parameter_status("application_name") != wanted:
                 await conn.execute(query("session", "name_connection"), {"application_name": wanted})
-            return await _fetch(conn, statement, params, dict_row)
-
-        return await self.inspect(work)
-
-    async def fetch(self, statement: Statement, params: Mapping[str, Any]) -> list[TupleRow]:
-        """Run one statement that names its connection itself, and return its rows as tuples: a round trip and a dict
-        for each row less. Raises Unreachable or DatabaseError."""
-
-        async def work(conn: Connection) -> list[TupleRow]:
-            if self._is_pooled:
-                return await self._run_pooled(conn, statement, params, tuple_row, "order-listener")
-            return await _fetch(conn, statement, params, tuple_row)
+            return await _fetch(conn, statement, params, rows)
 
         return await self.inspect(work)
 

@@ -51,6 +51,9 @@ class Depth:
 class QueueTable:
     """The statements of one queue, composed once. Every method is one statement and one transaction.
 
+    A statement's first words say what it is (`/* order-listener upload claim */`): pg_stat_activity shows them also
+    while it waits. The connection is named after the queue alone: another name would be another round trip.
+
     All raise Unreachable when the connection fails and DatabaseError when the server refuses.
     """
 
@@ -61,7 +64,8 @@ class QueueTable:
         fields = _fields(queue, key_type)
 
         def composed(name: str) -> bytes:
-            return template("queue", name, fields).as_bytes(None)
+            label = f"order-listener {queue.name} {name}".replace("%", "%%").replace("*/", "* /")
+            return f"/* {label} */ ".encode() + template("queue", name, fields).as_bytes(None)
 
         self._claim = composed("claim")
         self._settle = composed("settle")
@@ -77,12 +81,12 @@ class QueueTable:
 
     async def claim(self, *, limit: int, session_key: int) -> Claim:
         """Take at most `limit` due rows, highest priority first."""
-        rows = await self._pool.fetch(self._claim, {"limit": limit, "session_key": session_key})
+        rows = await self._pool.fetch(self._claim, {"limit": limit, "session_key": session_key}, name=self.queue.name)
         return Claim([self._job(row) for row in rows if row[1] is not None], rows[0][0])
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Write outcomes, each fenced by its claim. All or nothing: one bad value refuses the whole statement."""
-        rows = await self._pool.fetch(self._settle, self._settle_params(settlements))
+        rows = await self._pool.fetch(self._settle, self._settle_params(settlements), name=self.queue.name)
         is_due = {(key, claim_id): due for key, claim_id, due in rows}
         jobs = [s.job for s in settlements]
         return Settled(
@@ -93,14 +97,14 @@ class QueueTable:
     async def rescue(self, *, stale_s: float) -> int:
         """Free the rows of sessions that are gone, and those claimed more than `stale_s` seconds ago."""
         rows = await self._pool.run(
-            self._rescue, {"lock_class": self._lock_class, "stale_s": stale_s}, name=f"{self.queue.name} rescue"
+            self._rescue, {"lock_class": self._lock_class, "stale_s": stale_s}, name=self.queue.name
         )
         return int(rows[0]["rows"])
 
     async def release_strays(self, *, session_key: int, held: Collection[int]) -> int:
         """Free rows that our session holds under a claim which is not in `held`."""
         rows = await self._pool.run(
-            self._release_strays, {"session_key": session_key, "held": list(held)}, name=f"{self.queue.name} strays"
+            self._release_strays, {"session_key": session_key, "held": list(held)}, name=self.queue.name
         )
         return int(rows[0]["rows"])
 
@@ -120,22 +124,22 @@ class QueueTable:
 
     async def waiting(self) -> int:
         """Count due rows, up to COUNT_LIMIT."""
-        rows = await self._pool.run(self._waiting, {"most": COUNT_LIMIT}, name=f"{self.queue.name} count")
+        rows = await self._pool.run(self._waiting, {"most": COUNT_LIMIT}, name=self.queue.name)
         return int(rows[0]["waiting"])
 
     async def depth(self) -> Depth:
         """Read the queue's figures."""
-        rows = await self._pool.run(self._depth, {}, name=f"{self.queue.name} depth")
+        rows = await self._pool.run(self._depth, {}, name=self.queue.name)
         return Depth(**rows[0])
 
     async def retry_failed(self) -> int:
         """Put every `Failed` row back to `Pending`; returns how many."""
-        rows = await self._pool.run(self._retry_failed, {}, name=f"{self.queue.name} retry")
+        rows = await self._pool.run(self._retry_failed, {}, name=self.queue.name)
         return len(rows)
 
     async def retry_keys(self, keys: Sequence[Any]) -> list[Any]:
         """Put the named rows back to `Pending`; returns those that were `Failed` or done."""
-        rows = await self._pool.run(self._retry_keys, {"keys": list(keys)}, name=f"{self.queue.name} retry")
+        rows = await self._pool.run(self._retry_keys, {"keys": list(keys)}, name=self.queue.name)
         return [row["job_key"] for row in rows]
 
     def _settle_params(self, settlements: Sequence[Settlement]) -> dict[str, Any]:
@@ -195,8 +199,6 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         "done": _escaped(sql.Literal(queue.done_word)),
         "columns": sql.SQL("").join(columns),
         "names": sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier(f"row_{n}")) for n in range(len(columns))),
-        "claim_name": _escaped(sql.Literal(f"order-listener {queue.name} claim"[:63])),
-        "settle_name": _escaped(sql.Literal(f"order-listener {queue.name} settle"[:63])),
         "results": sql.SQL("").join(results),
         "claim_sequence": sql.Literal("listener_claim_id"),
     }

@@ -14,6 +14,7 @@ import anyio.lowlevel
 from listener.config.environment import Environment, load_environment
 from listener.config.live import LiveConfig
 from listener.core.errors import ConfigError
+from listener.engine.loop import run_loop
 from listener.library.assignments import assignments
 from listener.library.calls import Many, One
 from listener.library.declaration import DEFAULT_CONCURRENCY, Declaration
@@ -136,7 +137,7 @@ class Listener:
         env = self.settings()
         self.declarations(env)  # what is wrong with them is said before anything starts
         logs.set_up(format=env.log_format)
-        anyio.run(self._run_alone, env)
+        run_loop(self._run_alone, env)
 
     async def __aenter__(self) -> Self:
         """Work beside the block, without signals and without touching the program's logging; leaving it stops.

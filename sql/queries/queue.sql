@@ -11,10 +11,8 @@
 -- rows due later cost a few index descents. The row comparisons name the index's first column in a way that the
 -- planner does not drop as implied by the index's predicate; without it servers before 18 read the whole index
 -- (measured, 100,000 rows due later: 13.5 ms against 2.7 ms for a claim of 100).
--- The first LIMIT, which is worked out before anything is read, names the connection for pg_stat_activity.
 WITH RECURSIVE priorities AS (
-    (SELECT priority FROM {table} WHERE status = {ready} ORDER BY status, priority
-     LIMIT (SELECT CASE WHEN set_config('application_name', {claim_name}, true) IS NOT NULL THEN 1 END))
+    (SELECT priority FROM {table} WHERE status = {ready} ORDER BY status, priority LIMIT 1)
     UNION ALL
     SELECT (SELECT later.priority FROM {table} AS later
             WHERE later.status = {ready} AND (later.status, later.priority) > ({ready}, priorities.priority)
@@ -65,7 +63,7 @@ ORDER BY job_priority, job_scheduled_at, job_key;
 -- The status as an expression: else a plan made for few rows walks the index of all Processing rows once for each outcome
 -- (measured, 500 of 500: 100 ms against 8 ms), where the key finds each at once.
 -- An array that is shorter than the keys counts as filled up with complete, revision 0 and no delay, error or result:
--- what is usual is not sent. The LIMIT limits nothing, it names the connection as the claim does.
+-- what is usual is not sent.
 WITH outcome AS (
     SELECT o.row_key, o.claim_id, coalesce(o.kind, 'complete') AS kind, coalesce(o.revision, 0) AS revision,
            coalesce(o.delay_s, 0) AS delay_s, o.error, o.result
@@ -73,7 +71,6 @@ WITH outcome AS (
         %(keys)s::{key_type}[], %(claims)s::bigint[], %(kinds)s::text[], %(revisions)s::integer[],
         %(delays)s::float8[], %(errors)s::text[], %(values)s::jsonb[]
     ) AS o (row_key, claim_id, kind, revision, delay_s, error, result)
-    LIMIT (SELECT CASE WHEN set_config('application_name', {settle_name}, true) IS NOT NULL THEN 1000000 END)
 )
 UPDATE {table} AS q
 SET status = CASE

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from conftest import Database
 from psycopg import sql
-from queues import SESSION, engine_connection, open_pool, statement
+from queues import SESSION, Bell, engine_connection, open_pool, statement
 from waiting import until
 
 from listener.core.errors import ConfigError, DatabaseError, Unmigrated
@@ -358,11 +358,10 @@ async def test_an_installation_in_another_schema(empty_database: Database) -> No
     migrate(empty_database.url, home)
     empty_database.execute(FILLED)
     attach(empty_database.url, home, Wish(table="t", schema="public", content=["note"]))
-    bell = empty_database.connect()
-    bell.execute("LISTEN listener_wake")
+    bell = Bell(empty_database.connect())
+    assert bell.turn_on(Queue(name="t", table="t", schema="public")) == "held"
     empty_database.execute("INSERT INTO t VALUES (0, 'n')")
-    bell.execute("SELECT 1")
-    assert [notify.payload for notify in bell.notifies(timeout=0)] == ["t"]
+    assert bell.rings() == ["t"]
     async with open_pool(empty_database, schema=home) as pool:
         read = await read_attached(pool, "public.t")
         (job,) = (await QueueTable(pool, read.queue, key_type=read.key_type).claim(limit=9, session_key=SESSION)).jobs

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from conftest import Database
+from queues import until_waiting
 from sandbox.server import Client
 from waiting import until
 
@@ -135,18 +136,6 @@ def until_claim_lost(service: Service) -> None:
     )
     assert sum(line["count"] for line in lines) == COUNT
     assert f'listener_claims_lost_total{{queue="upload"}} {COUNT}.0' in service.get("/metrics")[1]
-
-
-def until_waiting(database: Database, application: str) -> None:
-    until(
-        lambda: database.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
-            " AND wait_event_type = 'Lock'",
-            [application],
-        ),
-        deadline_s=DEADLINE_S,
-        what=f"{application} waiting for a lock",
-    )
 
 
 def rows(database: Database) -> list[dict[str, Any]]:

@@ -221,12 +221,12 @@ def test_operators_see_what_holds_a_connection(statement: str, is_claim: bool, t
             lambda: [
                 row
                 for row in town.database.execute(ACTIVITY)
-                if row[1] == f"order-listener {statement}" and row[2] == "active"
+                if row[4].startswith(f"/* order-listener {statement} */") and row[2] == "active"
             ],
             deadline_s=30,
             what=f"{statement} in pg_stat_activity",
         )
-        assert len(names) == 1
+        assert [name[1] for name in names] == ["order-listener upload"]
         locker.rollback()
     if not is_claim:
         held = "SELECT status FROM orders_inbox WHERE order_number = 'held-1'"

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Database
+from queues import until_waiting, waiting
 from sandbox.server import Client
 from waiting import until
 
@@ -347,11 +348,12 @@ def gauge(service: Service, name: str) -> float:
 
 
 def terminate(database: Database, application: str, *, but: str = "", most: int = 10) -> int:
-    """End the backends whose application_name is like `application`; returns how many there were."""
+    """End the backends whose name is like `application`, or their statement's; returns how many there were."""
     ended = database.execute(
         "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-        " AND application_name LIKE %s AND NOT application_name LIKE %s ORDER BY random() LIMIT %s) AS victims",
-        [application, but, most],
+        " AND (application_name LIKE %s OR query LIKE %s) AND NOT application_name LIKE %s ORDER BY random() LIMIT %s)"
+        " AS victims",
+        [application, f"/* {application} */%", but, most],
     )
     return len(ended)
 
@@ -373,25 +375,13 @@ def leases(database: Database) -> list[tuple[Any, ...]]:
     return database.execute(
         "SELECT pid, objid::bigint FROM pg_locks JOIN pg_database ON pg_database.oid = database"
         " WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND datname = current_database()"
+        " AND classid <> 1869374562::oid"  # the doorbells'
     )
 
 
 def ring(database: Database) -> bool:
     database.execute("NOTIFY listener_wake, 'orders_inbox'")
     return True
-
-
-def waiting(database: Database, application: str) -> list[tuple[Any, ...]]:
-    """The backends whose statement of that name waits for a lock."""
-    return database.execute(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
-        " AND wait_event_type = 'Lock'",
-        [application],
-    )
-
-
-def until_waiting(database: Database, application: str) -> None:
-    until(lambda: waiting(database, application), deadline_s=DEADLINE_S, what=f"{application} waiting for a lock")
 
 
 @contextmanager
