@@ -30,6 +30,9 @@ _TROUBLE_SHOWN_AFTER = 3
 _BUSY_AFTER = 3
 # A row that a poll finds sooner than this after it became due: its notification may be on the way.
 _UNANNOUNCED_AFTER_S = 1.0
+# A due row that somebody has locked: nobody tells us of the lock's end, so we look after about as long as it has
+# lasted. Usually another listener is just claiming it.
+_LOCKED_PAUSE_S, _LONGEST_LOCKED_PAUSE_S = 0.02, 5.0
 
 
 class Found(Enum):
@@ -73,6 +76,7 @@ class Dispatcher:
         self._spares_writers = spares_writers
         self._bell: Bell | None = None
         self._unheeded_rings = 0
+        self._locked_pause_s = _LOCKED_PAUSE_S
         self._held: Counter[int] = Counter()
         self._is_stopping = False
         self._has_strays = False
@@ -156,6 +160,8 @@ class Dispatcher:
     async def _look(self, session_key: int, executors: TaskGroup, bell: Bell, reasons: frozenset[str]) -> Found:
         """Claim until nothing is due, no slot is free or the gate refuses."""
         is_first = reasons != {"slot"}
+        if reasons != {"due"}:
+            self._locked_pause_s = _LOCKED_PAUSE_S
         while not self._is_stopping:
             limits = self._limits()
             if not limits.enabled:
@@ -222,6 +228,9 @@ class Dispatcher:
             self._start([[job] for job in claim.jobs], limits, executors)
         if claim.next_due_s is not None:
             self.wake.ring_in(max(claim.next_due_s, 0.001))
+        if claim.passed_over:
+            self.wake.ring_in(self._locked_pause_s)
+            self._locked_pause_s = min(self._locked_pause_s * 2, _LONGEST_LOCKED_PAUSE_S)
         if not claim.jobs:
             await self._withdraw()
         waiting = len(claim.jobs)
