@@ -44,7 +44,8 @@ class Listeners:
         if amount == HELD:
             await self.let_go.wait()
         elif amount:
-            await anyio.sleep(float(amount) / 1000)
+            with anyio.move_on_after(float(amount) / 1000):
+                await self.let_go.wait()
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, Settled):
