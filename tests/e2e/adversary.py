@@ -1,10 +1,11 @@
-"""Writers who make it hard for a sleeping listener: each move is a transaction, or a few, as somebody's program has them.
+"""Writers who make it hard for a sleeping listener: each move is a transaction, or a few, as somebody's program does.
 
 `Adversary.attack` plays some at once; what it committed has to be handled without any poll.
 """
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import anyio
@@ -132,7 +133,7 @@ async def copied(by: Adversary, writer: Writer) -> None:
 
 
 async def prepared(by: Adversary, writer: Writer) -> None:
-    """Two-phase commit. The server refuses to prepare a transaction that notified: then the program has to do without."""
+    """Two-phase commit. What has notified cannot be prepared: then the program has to do without."""
     by._serial += 1
     name = f"adversary {by._serial}"
     await writer.execute("BEGIN")
@@ -161,8 +162,9 @@ async def later(by: Adversary, writer: Writer) -> None:
 
 async def retried(by: Adversary, writer: Writer) -> None:
     """A finished row is run again by hand; a transaction that could not be serialized is tried again."""
-    while True:
-        try:
+    count: int | None = None
+    while count is None:
+        with suppress(errors.SerializationFailure):
             async with writer.transaction():
                 cursor = await writer.execute(
                     "UPDATE invoices SET status = 'Pending' WHERE id ="
@@ -170,10 +172,8 @@ async def retried(by: Adversary, writer: Writer) -> None:
                     " AND status = 'Done'"
                 )
                 await by.work(writer)
-            by.wanted += cursor.rowcount
-            return
-        except errors.SerializationFailure:
-            continue
+            count = cursor.rowcount
+    by.wanted += count
 
 
 async def held(by: Adversary, writer: Writer) -> None:
@@ -187,12 +187,27 @@ async def edited(by: Adversary, writer: Writer) -> None:
     cursor = await writer.execute(_INSERT + " RETURNING id", [by.amount()])
     [(key,)] = await cursor.fetchall()
     by.wanted += 1
-    try:
+    with suppress(errors.SerializationFailure):  # the listener was quicker
         async with writer.transaction():
             await writer.execute("UPDATE invoices SET tags = '{seen}' WHERE id = %s", [key])
             await by.work(writer, 60)
-    except errors.SerializationFailure:
-        return  # the listener was quicker
 
 
-MOVES: tuple[Move, ...] = (fast, slow, early, taken_back, kept, many, copied, prepared, later, retried, held, edited)
+async def storm(by: Adversary, writer: Writer) -> None:
+    """Commit after commit, faster than the rows are handled: the bell is turned off, and on again afterwards."""
+    for _ in range(by._rng.randrange(5, 15)):
+        await fast(by, writer)
+
+
+async def flipped(by: Adversary, writer: Writer) -> None:
+    """Somebody switches notifications off and on, or the doorbell, while others write."""
+    key = by._rng.choice(["fast_polling_enabled", "doorbell_enabled"])
+    for value in ("false", "true"):
+        await writer.execute("UPDATE configuration_params SET param_value = %s WHERE param_key = %s", [value, key])
+        await by.work(writer)
+
+
+MOVES: tuple[Move, ...] = (
+    *(fast, slow, early, taken_back, kept, many, copied, prepared, later, retried, held, edited),
+    *(slow, early, storm, storm, flipped),
+)
