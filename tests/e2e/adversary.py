@@ -12,6 +12,7 @@ import anyio
 import psycopg
 from conftest import APPLICATION_NAME, Database
 from psycopg import errors
+from psycopg.pq import TransactionStatus
 
 Writer: TypeAlias = psycopg.AsyncConnection[tuple[Any, ...]]
 Move: TypeAlias = Callable[["Adversary", Writer], Awaitable[None]]
@@ -54,7 +55,17 @@ class Adversary:
         """Play the moves at once, one writer each; returns when all of them have committed."""
         async with anyio.create_task_group() as group:
             for writer, move in zip(self._writers, moves, strict=False):
-                group.start_soon(move, self, writer)
+                group.start_soon(self._play, move, writer)
+
+    async def _play(self, move: Move, writer: Writer) -> None:
+        """A transaction that could not be serialized is tried again, as every program has to."""
+        is_over = False
+        while not is_over:
+            with suppress(errors.SerializationFailure):
+                await move(self, writer)
+                is_over = True
+            if writer.info.transaction_status is not TransactionStatus.IDLE:
+                await writer.execute("ROLLBACK")
 
     def choose(self) -> list[Move]:
         """Return moves for one round: at least one fast writer beside others."""
@@ -161,19 +172,15 @@ async def later(by: Adversary, writer: Writer) -> None:
 
 
 async def retried(by: Adversary, writer: Writer) -> None:
-    """A finished row is run again by hand; a transaction that could not be serialized is tried again."""
-    count: int | None = None
-    while count is None:
-        with suppress(errors.SerializationFailure):
-            async with writer.transaction():
-                cursor = await writer.execute(
-                    "UPDATE invoices SET status = 'Pending' WHERE id ="
-                    " (SELECT id FROM invoices WHERE status = 'Done' AND amount >= 0 ORDER BY random() LIMIT 1)"
-                    " AND status = 'Done'"
-                )
-                await by.work(writer)
-            count = cursor.rowcount
-    by.wanted += count
+    """A finished row is run again by hand."""
+    async with writer.transaction():
+        cursor = await writer.execute(
+            "UPDATE invoices SET status = 'Pending' WHERE id ="
+            " (SELECT id FROM invoices WHERE status = 'Done' AND amount >= 0 ORDER BY random() LIMIT 1)"
+            " AND status = 'Done'"
+        )
+        await by.work(writer)
+    by.wanted += cursor.rowcount
 
 
 async def held(by: Adversary, writer: Writer) -> None:
