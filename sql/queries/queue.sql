@@ -166,14 +166,20 @@ SELECT pg_notify('listener_wake', {table_name} || chr(9) || 'listener');
 
 -- name: arm
 -- Turn the doorbell on: who gets the exclusive lock has proof that no writer is in flight that saw it off. Elsewhere =
--- another session has it on. Busy = writers are in flight. (CASE: one after the other.)
+-- another session has it on. Busy = writers are in flight, or a session that is just ending still has it on: its
+-- lease (its other lock) may be gone before its bell, and who was told of its end must not rely on that bell.
+-- (CASE: one after the other.)
 SELECT CASE
     WHEN pg_try_advisory_lock(1869374562, {relation}::regclass::oid::integer) THEN 'held'
     WHEN EXISTS (
-        SELECT FROM pg_catalog.pg_locks
-        WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND mode = 'ExclusiveLock'
-          AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-          AND classid = 1869374562::oid AND objid = {relation}::regclass::oid) THEN 'elsewhere'
+        SELECT FROM (
+            SELECT bool_or(classid = 1869374562::oid AND objid = {relation}::regclass::oid) AS has_bell,
+                   bool_or(classid <> 1869374562::oid) AS has_lease
+            FROM pg_catalog.pg_locks
+            WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND mode = 'ExclusiveLock'
+              AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+            GROUP BY pid) AS session
+        WHERE has_bell AND has_lease) THEN 'elsewhere'
     ELSE 'busy' END AS bell;
 
 -- name: silence
