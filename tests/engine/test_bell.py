@@ -34,6 +34,12 @@ async def listening(database: Database, work: Work, **options: Any) -> AsyncIter
             yield one
 
 
+async def armed(one: Bench) -> None:
+    """Wait until it has looked after arming; then it sleeps."""
+    await until_async(lambda: Woke(queue="upload", reason="armed") in one.events, what="the look after arming")
+    await until_async(lambda: isinstance(one.events[-1], Checked), what="its end")
+
+
 def opened() -> Work:
     work = Work()
     work.open.set()
@@ -153,8 +159,7 @@ async def test_what_only_the_poll_finds_is_told(database: Database) -> None:
     """It must stay at 0: a bell that is not heard shows here first."""
     async with listening(database, opened(), limits=Limits(concurrency=5)) as one:
         await until_async(lambda: is_on(database), what="the bell")
-        await until_async(lambda: Woke(queue="upload", reason="armed") in one.events, what="the look after arming")
-        await until_async(lambda: isinstance(one.events[-1], Checked), what="its end")
+        await armed(one)
         insert(database, 2, due="now() - interval '1 minute'")
         database.execute("UPDATE orders_inbox SET updated_at = scheduled_at")
         one.poll_s = 0.01

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import Database
-from engine.test_bell import is_on, listening, opened
+from engine.test_bell import armed, is_on, listening, opened
 from engine.workbench import Bench, Work, bench, quiet
 from queues import insert
 from waiting import until_async
@@ -142,7 +142,7 @@ async def test_the_bell_of_a_session_that_is_just_ending_is_not_relied_upon(data
 async def test_the_bell_moves_to_the_table_that_has_the_name_now(database: Database) -> None:
     """A table that was built anew and renamed: after the first poll its writers ring again."""
     async with listening(database, opened()) as one:
-        await until_async(lambda: is_on(database), what="the bell")
+        await armed(one)
         database.execute(
             "CREATE TABLE anew (LIKE orders_inbox INCLUDING ALL);"
             " ALTER TABLE orders_inbox RENAME TO formerly; ALTER TABLE anew RENAME TO orders_inbox"
