@@ -43,6 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="WHERE",
         help="URL of a server, directory of PostgreSQL binaries, docker, or docker:TAG; default: the embedded 18",
     )
+    parser.addoption(
+        "--rounds", type=int, default=15, metavar="N", help="rounds of each test against lost wakeups; 1000 measures"
+    )
 
 
 class Server:

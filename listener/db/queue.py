@@ -23,10 +23,14 @@ COUNT_LIMIT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What one claim brought. next_due_s: seconds until the next row that is not due yet, None = there is none."""
+    """What one claim brought. next_due_s: seconds until the next row that is not due yet, None = there is none.
+
+    passed_over: there was room for more, and a due row that somebody has locked.
+    """
 
     jobs: list[Job]
     next_due_s: float | None
+    passed_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class QueueTable:
     async def claim(self, *, limit: int, session_key: int) -> Claim:
         """Take at most `limit` due rows, highest priority first."""
         rows = await self._pool.fetch(self._claim, {"limit": limit, "session_key": session_key}, name=self.queue.name)
-        return Claim([self._job(row) for row in rows if row[1] is not None], rows[0][0])
+        return Claim([self._job(row) for row in rows if row[2] is not None], rows[0][0], rows[0][1])
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Write outcomes, each fenced by its claim. All or nothing: one bad value refuses the whole statement."""
@@ -161,7 +165,7 @@ class QueueTable:
             ) from error
 
     def _job(self, row: tuple[Any, ...]) -> Job:
-        _, key, claim_id, attempt, revision, due_for_s, *contents = row
+        _, _, key, claim_id, attempt, revision, due_for_s, *contents = row
         content = dict(zip(self.queue.columns, contents, strict=True))
         return Job(
             queue=self.queue.name,

@@ -34,10 +34,11 @@ class Bell:
         self._pause_s = _FIRST_PAUSE_S
         self._arming_since: float | None = None
 
-    async def arm(self) -> float | None:
+    async def arm(self, *, has_looked: bool) -> float | None:
         """Turn it on after a look that found nothing; returns the seconds until the next look, None = sleep.
 
-        0.0 = it is on from now on, and what was committed before is found by one more look. Raises SessionLost.
+        0.0 = it is on from now on, and what was committed before is found by one more look. Not has_looked = we have
+        no slot: that look is the others', so they are owed a ring. Raises SessionLost.
         """
         if self._arming_since is None:
             self._arming_since = anyio.current_time()
@@ -46,7 +47,8 @@ class Bell:
             pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, _LONGEST_PAUSE_S)
             return pause_s
         self.is_on = state == "held"
-        self.owes = False
+        if self.is_on or has_looked:
+            self.owes = not has_looked
         self._publish(
             BellArmed(
                 queue=self._table.queue.name, is_ours=self.is_on, duration_s=anyio.current_time() - self._arming_since
@@ -58,6 +60,10 @@ class Bell:
 
     def found_nothing(self) -> None:
         """A look found nothing that is due: the next time that we have no slot, the others are told anew."""
+        self._has_rung = False
+
+    def has_news(self) -> None:
+        """We were woken by what the others did not hear: should we have no slot, they are told anew."""
         self._has_rung = False
 
     def found_work(self) -> None:

@@ -28,8 +28,13 @@ _TROUBLE_SHOWN_AFTER = 3
 # Rings in a row that fell into a claim or found no free slot: the writers are faster than we are. At 300 single
 # INSERTs/s one in three does by chance.
 _BUSY_AFTER = 3
+# Every other wake is ours alone: a retry that came due, rows given back, a change of configuration.
+_HEARD_BY_ALL = frozenset({"notify", "call", "slot", "armed"})
 # A row that a poll finds sooner than this after it became due: its notification may be on the way.
 _UNANNOUNCED_AFTER_S = 1.0
+# A due row that somebody has locked: nobody tells us of the lock's end, so we look after about as long as it has
+# lasted. Usually another listener is just claiming it.
+_LOCKED_PAUSE_S, _LONGEST_LOCKED_PAUSE_S = 0.02, 5.0
 
 
 class Found(Enum):
@@ -73,6 +78,7 @@ class Dispatcher:
         self._spares_writers = spares_writers
         self._bell: Bell | None = None
         self._unheeded_rings = 0
+        self._locked_pause_s = _LOCKED_PAUSE_S
         self._held: Counter[int] = Counter()
         self._is_stopping = False
         self._has_strays = False
@@ -117,7 +123,7 @@ class Dispatcher:
             try:
                 # by the clock, not by the reason: a queue that is never quiet is never woken by the poll
                 if self._has_strays or anyio.current_time() >= self._strays_at:
-                    await self._release_strays(session_key)
+                    await self._release_strays(session_key, bell)
                 found = await self._look(session_key, executors, bell, reasons)
                 self._troubles = 0
                 await self._rest(bell, found)
@@ -126,8 +132,12 @@ class Dispatcher:
                 self._publish(Trouble(where=f"{self.name} claim", error=str(error)))
                 self._troubles += 1
                 self._last_trouble = str(error)
+                if self._troubles == 1:
+                    bell.owes = True  # they may be able to look; once, else they would tell us in turn, for ever
                 self.wake.ring_in(min(_TROUBLE_CAP_S, _TROUBLE_BASE_S * 2.0 ** min(self._troubles - 1, 10)))
                 await bell.call_others()
+        bell.silence()
+        bell.owes = True  # what only we knew of, a retry or the look after arming, is theirs from now on
         await bell.call_others()
 
     async def _rest(self, bell: Bell, found: Found) -> None:
@@ -138,7 +148,7 @@ class Dispatcher:
         if found is Found.NOTHING:
             bell.found_nothing()
         if not bell.is_on and (found is Found.NOTHING or not self._spares_writers()):
-            pause_s = await bell.arm()
+            pause_s = await bell.arm(has_looked=found is Found.NOTHING)
             if pause_s == 0.0:
                 self.wake.ring("armed")
             elif pause_s is not None:
@@ -156,6 +166,10 @@ class Dispatcher:
     async def _look(self, session_key: int, executors: TaskGroup, bell: Bell, reasons: frozenset[str]) -> Found:
         """Claim until nothing is due, no slot is free or the gate refuses."""
         is_first = reasons != {"slot"}
+        if reasons - _HEARD_BY_ALL:
+            bell.has_news()
+        if reasons != {"due"}:
+            self._locked_pause_s = _LOCKED_PAUSE_S
         while not self._is_stopping:
             limits = self._limits()
             if not limits.enabled:
@@ -181,15 +195,16 @@ class Dispatcher:
             if jobs:
                 bell.found_work()
             if is_first and reasons == {"poll"} and self.hears():
-                self._tell_unannounced(jobs)
+                self._tell_unannounced(jobs, bell)
             is_first = False
             if len(jobs) < most:
                 return Found.NOTHING
         return Found.NO_SLOT
 
-    def _tell_unannounced(self, jobs: Sequence[Job]) -> None:
+    def _tell_unannounced(self, jobs: Sequence[Job], bell: Bell) -> None:
         count = sum(job.due_for_s > _UNANNOUNCED_AFTER_S for job in jobs)
         if count:
+            bell.silence()  # another table may have its name by now, and that one's bell is off: turn it on anew
             self._publish(Unannounced(queue=self.name, count=count))
 
     async def _claim(
@@ -222,6 +237,9 @@ class Dispatcher:
             self._start([[job] for job in claim.jobs], limits, executors)
         if claim.next_due_s is not None:
             self.wake.ring_in(max(claim.next_due_s, 0.001))
+        if claim.passed_over:
+            self.wake.ring_in(self._locked_pause_s)
+            self._locked_pause_s = min(self._locked_pause_s * 2, _LONGEST_LOCKED_PAUSE_S)
         if not claim.jobs:
             await self._withdraw()
         waiting = len(claim.jobs)
@@ -259,11 +277,12 @@ class Dispatcher:
         if self._gate is not None:
             await self._gate.withdraw()
 
-    async def _release_strays(self, session_key: int) -> None:
+    async def _release_strays(self, session_key: int, bell: Bell) -> None:
         count = await self.table.release_strays(session_key=session_key, held=list(self._held))
         self._has_strays = False
         self._strays_at = anyio.current_time() + self._poll_s()
         if count:
+            bell.owes = True
             self._publish(
                 Trouble(where=f"{self.name} claim", error=f"gave back {count} rows whose claim or settle was cut")
             )

@@ -5,6 +5,7 @@ means that its session is gone; its rows are given back at once, not at the next
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Protocol
 
 import anyio
@@ -14,6 +15,8 @@ from listener.core.events import PeerGone, Publish, Trouble
 from listener.core.retry import Backoff
 
 _AGAIN = Backoff(base_s=0.2, cap_s=5.0)
+# A claim that the dead one had sent is carried out although nobody waits for it, maybe after our rescue.
+_RESCUE_AGAIN_S = (0.3, 2.0)
 
 
 class Waiting(Protocol):
@@ -53,6 +56,7 @@ class Watch:
         self._looking = anyio.CancelScope()
         self._is_told = False
         self._is_announced = False
+        self._rescues_left: list[float] = []
 
     def is_alone(self) -> bool:
         """Whether no other process is known."""
@@ -101,6 +105,7 @@ class Watch:
         for key in sorted(before - others):
             self._publish(PeerGone(session=key))
             self._is_announced = False  # each rescues its own queues, so the others must look, too
+            self._rescues_left = list(_RESCUE_AGAIN_S)
         if before != others:
             self._on_change()
         if not self._is_announced:
@@ -109,14 +114,17 @@ class Watch:
         return predecessor(tuple(others), session_key)
 
     async def _wait(self, connection: Waiting, before: int) -> None:
-        with anyio.CancelScope() as self._looking:
+        with anyio.CancelScope(deadline=self._next_rescue()) as self._looking:
             if not self._is_told:
                 await connection.wait_for_end(before)
 
     async def _until_told(self) -> None:
-        with anyio.CancelScope() as self._looking:
+        with anyio.CancelScope(deadline=self._next_rescue()) as self._looking:
             if not self._is_told:
                 await anyio.sleep_forever()
+
+    def _next_rescue(self) -> float:
+        return anyio.current_time() + self._rescues_left.pop(0) if self._rescues_left else inf
 
 
 def predecessor(keys: Sequence[int], own: int) -> int | None:

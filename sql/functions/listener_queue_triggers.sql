@@ -13,7 +13,7 @@ AS $$
     SELECT 'listener_became_due', false, 'AFTER UPDATE',
            format('FOR EACH ROW WHEN (NEW.status = %1$L AND (OLD.claim_id IS NULL OR NEW.claim_id IS NOT NULL)'
                   ' AND (OLD.status IS DISTINCT FROM %1$L OR NEW.scheduled_at < OLD.scheduled_at)'
-                  ' AND NEW.scheduled_at <= now() + interval ''300 seconds'') EXECUTE FUNCTION %2$I.listener_ring()', entry.ready_word, current_schema())
+                  ' AND NEW.scheduled_at <= now() + interval ''3600 seconds'') EXECUTE FUNCTION %2$I.listener_ring()', entry.ready_word, current_schema())
     UNION ALL
     SELECT 'listener_retry', false, 'BEFORE UPDATE OF status',
            format('FOR EACH ROW WHEN (NEW.status = %1$L AND OLD.status IS DISTINCT FROM %1$L AND (OLD.claim_id IS NULL OR NEW.claim_id IS NOT NULL))'

@@ -3,7 +3,9 @@
 
 -- name: claim
 -- Take at most %(limit)s due rows for our session, and say in the same round trip when the next row comes due.
--- Returns at least one row; key is null when nothing was claimed.
+-- Returns at least one row; key is null when nothing was claimed. passed_over: there are due rows that somebody has
+-- locked, and no trigger will tell of the lock's end; only worked out when there was room for them.
+-- NO KEY: whoever inserts a row that refers to ours locks ours for that, and need not keep us away.
 -- MATERIALIZED: under a nested loop the IN (SELECT … LIMIT …) form claimed 2,000 rows for LIMIT 10 (measured).
 -- synchronous_commit = off for this transaction only: a claim lost in a server crash is an open row again.
 -- scheduled_at as a number: Python has no time for '-infinity', and would lose the whole claim over it.
@@ -26,7 +28,7 @@ WITH RECURSIVE priorities AS (
         WHERE q.status = {ready} AND q.priority = priorities.priority AND q.scheduled_at <= now()
         ORDER BY q.status, q.priority, q.scheduled_at, q.{key}
         LIMIT %(limit)s
-        FOR UPDATE SKIP LOCKED
+        FOR NO KEY UPDATE SKIP LOCKED
     ) AS batch
     WHERE priorities.priority IS NOT NULL
     LIMIT %(limit)s
@@ -49,10 +51,19 @@ WITH RECURSIVE priorities AS (
         ORDER BY q.status, q.priority, q.scheduled_at LIMIT 1
     ) AS later
     WHERE priorities.priority IS NOT NULL AND later.priority = priorities.priority
+), passed AS (
+    SELECT CASE WHEN (SELECT count(*) FROM due) < %(limit)s THEN EXISTS (
+        SELECT FROM priorities CROSS JOIN LATERAL (
+            SELECT FROM {table} AS q
+            WHERE q.status = {ready} AND q.priority = priorities.priority AND q.scheduled_at <= now()
+              AND q.{key} NOT IN (SELECT due_key FROM due)
+            ORDER BY q.status, q.priority, q.scheduled_at, q.{key} LIMIT 1
+        ) AS left_behind
+        WHERE priorities.priority IS NOT NULL) ELSE false END AS over
 )
-SELECT extract(epoch FROM next.at - clock_timestamp())::float8 AS next_due_s, job_key, claim_id, attempts, revision,
-       due_for_s{names}
-FROM next LEFT JOIN claimed ON true
+SELECT extract(epoch FROM next.at - clock_timestamp())::float8 AS next_due_s, passed.over AS passed_over, job_key, claim_id,
+       attempts, revision, due_for_s{names}
+FROM next CROSS JOIN passed LEFT JOIN claimed ON true
 ORDER BY job_priority, job_scheduled_at, job_key;
 
 -- name: settle
@@ -152,14 +163,20 @@ SELECT pg_notify('listener_wake', {table_name} || chr(9) || 'listener');
 
 -- name: arm
 -- Turn the doorbell on: who gets the exclusive lock has proof that no writer is in flight that saw it off. Elsewhere =
--- another session has it on. Busy = writers are in flight. (CASE: one after the other.)
+-- another session has it on. Busy = writers are in flight, or a session that is just ending still has it on: its
+-- lease (its other lock) may be gone before its bell, and who was told of its end must not rely on that bell.
+-- (CASE: one after the other.)
 SELECT CASE
     WHEN pg_try_advisory_lock(1869374562, {relation}::regclass::oid::integer) THEN 'held'
     WHEN EXISTS (
-        SELECT FROM pg_catalog.pg_locks
-        WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND mode = 'ExclusiveLock'
-          AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-          AND classid = 1869374562::oid AND objid = {relation}::regclass::oid) THEN 'elsewhere'
+        SELECT FROM (
+            SELECT bool_or(classid = 1869374562::oid AND objid = {relation}::regclass::oid) AS has_bell,
+                   bool_or(classid <> 1869374562::oid) AS has_lease
+            FROM pg_catalog.pg_locks
+            WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND mode = 'ExclusiveLock'
+              AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+            GROUP BY pid) AS session
+        WHERE has_bell AND has_lease) THEN 'elsewhere'
     ELSE 'busy' END AS bell;
 
 -- name: silence

@@ -5,5 +5,5 @@ CREATE OR REPLACE TRIGGER orders_inbox_became_due
     FOR EACH ROW
     WHEN (NEW.status = 'Pending' AND (OLD.claim_id IS NULL OR NEW.claim_id IS NOT NULL)
           AND (OLD.status IS DISTINCT FROM 'Pending' OR NEW.scheduled_at < OLD.scheduled_at)
-          AND NEW.scheduled_at <= now() + interval '300 seconds')
+          AND NEW.scheduled_at <= now() + interval '3600 seconds')
     EXECUTE FUNCTION listener_ring();

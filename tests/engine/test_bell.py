@@ -10,7 +10,7 @@ from engine.workbench import Bench, Work, bench, quiet
 from queues import insert
 from waiting import until_async
 
-from listener.core.events import BellArmed, Unannounced
+from listener.core.events import BellArmed, Checked, Unannounced, Woke
 from listener.core.queue import Limits
 from listener.db.session import WAKE_CHANNEL
 
@@ -32,6 +32,12 @@ async def listening(database: Database, work: Work, **options: Any) -> AsyncIter
         one.hears = True
         async with one.running():
             yield one
+
+
+async def armed(one: Bench) -> None:
+    """Wait until it has looked after arming; then it sleeps."""
+    await until_async(lambda: Woke(queue="upload", reason="armed") in one.events, what="the look after arming")
+    await until_async(lambda: isinstance(one.events[-1], Checked), what="its end")
 
 
 def opened() -> Work:
@@ -153,6 +159,7 @@ async def test_what_only_the_poll_finds_is_told(database: Database) -> None:
     """It must stay at 0: a bell that is not heard shows here first."""
     async with listening(database, opened(), limits=Limits(concurrency=5)) as one:
         await until_async(lambda: is_on(database), what="the bell")
+        await armed(one)
         insert(database, 2, due="now() - interval '1 minute'")
         database.execute("UPDATE orders_inbox SET updated_at = scheduled_at")
         one.poll_s = 0.01

@@ -7,13 +7,15 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from conftest import Database
-from queues import lease, open_pool
+from queues import claim, counts, engine_connection, insert, lease, open_pool
 from waiting import until_async
 
 from listener.core.errors import Unreachable
 from listener.core.events import Event, PeerGone, Trouble
+from listener.db.queue import QueueTable
 from listener.db.watch import WatchConnection, announce, read_peers
 from listener.engine.watch import Watch, predecessor
+from listener.workflows.upload.handler import UPLOAD
 
 pytestmark = pytest.mark.anyio
 
@@ -180,6 +182,38 @@ async def test_a_rescue_that_failed_is_done_again() -> None:
         await until_async(lambda: "announced" in ring.log, what="the third try")
     assert sum(isinstance(entry, Trouble) for entry in ring.log) == 2
     assert ring.log[-3:] == ["rescued", PeerGone(session=3), "announced"], "others may have other queues to rescue"
+
+
+async def test_a_claim_of_the_dead_one_that_commits_after_the_rescue_is_given_back(database: Database) -> None:
+    """kill -9 ends its sessions at once, but a statement that was under way runs to its end."""
+    own, other = lease(database, 9), lease(database, 3)
+    insert(database, 1)
+    events: list[Event] = []
+    async with open_pool(database) as pool, anyio.create_task_group() as group:
+        table = QueueTable(pool, UPLOAD)
+
+        async def rescue_all() -> None:
+            await table.rescue(stale_s=300.0)
+
+        watch = Watch(
+            lambda: announce(pool),
+            lambda: read_peers(pool),
+            lambda: WatchConnection.open(database.url, schema="public"),
+            rescue_all,
+            events.append,
+            on_change=lambda: None,
+        )
+        group.start_soon(watch.run, 9)
+        await until_async(lambda: waiting(database) == 1, what="the watch to wait")
+        statement = engine_connection(database)
+        statement.execute("BEGIN")
+        assert len(claim(statement, 1, session_key=3)) == 1
+        other.close()
+        await until_async(lambda: PeerGone(session=3) in events, what="the death")
+        statement.execute("COMMIT")
+        await until_async(lambda: counts(database) == {"Pending": 1}, what="the row to be given back")
+        group.cancel_scope.cancel()
+    own.close()
 
 
 def watches(database: Database) -> int:

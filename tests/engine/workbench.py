@@ -11,6 +11,7 @@ from queues import SESSION, open_pool
 from waiting import until_async
 
 from listener.core.budget import Gate
+from listener.core.errors import SessionLost
 from listener.core.events import Event
 from listener.core.job import Job
 from listener.core.outcome import Done, Outcome
@@ -120,7 +121,7 @@ class Bench:
             group.start_soon(self.completer.run)
             async with anyio.create_task_group() as executors:
                 if dispatches:
-                    group.start_soon(self.dispatcher.run, SESSION, executors, await self.bell(group))
+                    group.start_soon(self._dispatch, group, executors, await self.bell(group))
                 yield executors
                 executors.cancel_scope.cancel("the test is over")
             group.cancel_scope.cancel("the test is over")
@@ -130,6 +131,13 @@ class Bench:
         session = await Session.open(self.pool_url, schema="public")
         group.start_soon(self._listen, session)
         return Bell(self.table, session, self.events.append, is_alone=lambda: self.is_alone)
+
+    async def _dispatch(self, group: TaskGroup, executors: TaskGroup, bell: Bell) -> None:
+        try:
+            await self.dispatcher.run(SESSION, executors, bell)
+        except SessionLost:
+            if not group.cancel_scope.cancel_called:  # else it was in a statement when the session ended with the test
+                raise
 
     async def _listen(self, session: Session) -> None:
         try:

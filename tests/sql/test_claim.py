@@ -397,7 +397,7 @@ def test_claim_reads_only_what_it_takes(stale_or_not: psycopg.Connection[Any]) -
     assert plan.scans == INDEX_SCANS
     assert plan.pages("due") <= 60 + 10
     assert plan.pages("priorities") <= 10
-    assert plan.rows < 15 * 50
+    assert plan.rows < 16 * 50
 
 
 def test_claim_does_not_read_what_is_due_later(stale_or_not: psycopg.Connection[Any]) -> None:
@@ -414,7 +414,7 @@ def test_claim_does_not_read_what_is_due_later(stale_or_not: psycopg.Connection[
     assert idle.scans == busy.scans == INDEX_SCANS
     assert idle.pages() < 60
     assert busy.pages("due") <= 150
-    assert busy.rows < 15 * 100
+    assert busy.rows < 19 * 100  # claimed, and asked whether any was passed over
     assert waiting.pages() < 60
 
 

@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from queues import SESSION, Bell, claim, engine_connection, insert, read, rescue, statement
 
 from listener.core.job import Settle
+from listener.db.session import lock_class
 from listener.workflows.upload.plan import order_key
 
 ADD = (
@@ -39,6 +40,7 @@ RINGS_ONCE = {
     "a thousand rows": add(1_000),
     "one due row among others": add(99, status="'Draft'") + " UNION ALL SELECT 100, 'Pending', now()",
     "due in a minute": add(due="now() + interval '60 seconds'"),
+    "due before the slowest poll": add(due="now() + interval '3590 seconds'"),
     "due within the slowest poll": add(due="now() + interval '299 seconds'"),
     "without a conflict": add() + " ON CONFLICT DO NOTHING",
     "several statements in one transaction": f"BEGIN; {add()}; INSERT INTO orders_inbox DEFAULT VALUES; COMMIT",
@@ -48,8 +50,8 @@ RINGS_ONCE = {
 RINGS_NOT = {
     "another status": add(status="'Draft'"),
     "done already": add(1_000, status="'Uploaded'"),
-    "due in an hour": add(due="now() + interval '1 hour'"),
-    "due after the slowest poll": add(due="now() + interval '301 seconds'"),
+    "due tomorrow": add(due="now() + interval '1 day'"),
+    "due after the slowest poll": add(due="now() + interval '3601 seconds'"),
     "never due": add(due="'infinity'"),
     "no row": add(0),
     "rolled back": f"BEGIN; {add()}; ROLLBACK",
@@ -239,6 +241,7 @@ def test_an_edit_that_names_its_time_is_due_then(database: Database, bell: Bell)
         ("now() + interval '200 seconds'", "now() + interval '100 seconds'", ["orders_inbox"]),
         ("now() + interval '2 days'", "now() + interval '1 day'", []),
         ("now() + interval '1 minute'", "now() + interval '1 hour'", []),
+        ("now() + interval '1 day'", "now() + interval '3590 seconds'", ["orders_inbox"]),
         ("now()", "scheduled_at", []),
     ],
 )
@@ -532,6 +535,8 @@ def test_a_prepared_writer_is_in_flight_until_it_is_resolved(database: Database,
 
 def test_the_bell_that_another_listener_has_on_is_on(database: Database, bell: Bell) -> None:
     other = Bell(database.connect())
+    assert other.turn_on() == "busy", "nobody would tell of the end of a session without a lease"
+    bell._conn.execute("SELECT pg_advisory_lock(%s, 7)", [lock_class("public")])
     assert other.turn_on() == "elsewhere"
     bell.turn_off()
     assert other.turn_on() == "held"
