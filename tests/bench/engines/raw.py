@@ -3,9 +3,10 @@ the floor under everything that an engine adds.
 
     python -m bench.engines.raw URL MODE STAMPS QUEUE
 
-Two connections claim 500 rows at a time by ctid, one completes in batches, one listens. It keeps the doorbell on, so
-that every INSERT notifies, as a plain trigger would. Rows that a former worker left are taken back at the start, so it
-is for one worker only.
+Two connections claim 500 rows at a time by ctid, the second one only while the first has its hands full; one completes
+in batches, one listens. It keeps the doorbell on, so that every INSERT notifies, as a plain trigger would; in the mode
+`poll` it looks every 10 ms instead. Rows that a former worker left are taken back at the start, so it is for one worker
+only.
 """
 
 import asyncio
@@ -17,11 +18,12 @@ import psycopg
 from bench.engines import table
 from bench.engines.base import Engine, Stamps
 
-CLAIM = """
+MOST = 500
+CLAIM = f"""
 UPDATE orders SET status = 'Processing'
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM orders WHERE status = 'Pending' AND scheduled_at <= now()
-    ORDER BY status, priority, scheduled_at, id LIMIT 500 FOR UPDATE SKIP LOCKED))
+    ORDER BY status, priority, scheduled_at, id LIMIT {MOST} FOR UPDATE SKIP LOCKED))
 RETURNING id, customer, email, amount, currency, payload, created_at
 """
 COMPLETE = "UPDATE orders SET status = 'Done', finished_at = now() WHERE id = ANY (%s)"
@@ -65,17 +67,19 @@ class Worker:
     async def _connect(self) -> psycopg.AsyncConnection:
         # the claim's plan may not depend on what autovacuum last saw
         return await psycopg.AsyncConnection.connect(
-            self._url, autocommit=True, prepare_threshold=1, options="-c enable_seqscan=off"
+            self._url, autocommit=True, prepare_threshold=0, options="-c enable_seqscan=off"
         )
 
     async def _listen(self, conn: psycopg.AsyncConnection) -> None:
+        wake = self._wakes[0]
+        while self._mode == "poll":
+            wake.set()
+            await asyncio.sleep(0.01)
         await conn.execute("LISTEN listener_wake")
         await conn.execute(BELL)
-        for wake in self._wakes:
-            wake.set()
+        wake.set()
         async for _ in conn.notifies():
-            for wake in self._wakes:
-                wake.set()
+            wake.set()
 
     async def _claim(self, wake: asyncio.Event) -> None:
         conn = await self._connect()
@@ -83,10 +87,12 @@ class Worker:
             await wake.wait()
             wake.clear()
             while rows := await (await conn.execute(CLAIM)).fetchall():
+                if len(rows) == MOST:
+                    self._wakes[1].set()
                 await self._handle(rows)
 
     async def _handle(self, rows: list[Any]) -> None:
-        if self._mode == "noop":
+        if self._mode in ("noop", "poll"):
             self._complete_later([row[0] for row in rows])
             return
         for row in rows:
