@@ -136,7 +136,7 @@ class Worker:
 def server(postgres: Path | None) -> Iterator[Host]:
     """A private server with fsync on, and a folder; both gone at the end."""
     with tempfile.TemporaryDirectory(prefix="listener-bench-") as folder:
-        settings = {"max_wal_size": "8GB", "max_connections": "200"}
+        settings = {"max_wal_size": "8GB", "shared_buffers": "512MB", "max_connections": "200"}
         with Cluster(bin_dir=postgres, data_dir=Path(folder) / "data", settings=settings) as cluster:
             yield Host(cluster, Path(folder))
 

@@ -14,7 +14,6 @@ def drain(host: Host, engine: Engine, mode: str, rows: int) -> dict[str, float]:
     with host.database(engine) as url, connect(url) as conn:
         conn.execute(engine.fill, {"rows": rows})
         conn.execute("VACUUM ANALYZE")
-        conn.execute("CHECKPOINT")
         with host.worker(engine, url, mode) as worker:
             until(lambda: engine.has_begun(conn), 60, f"{engine.name} takes its first row", worker, 0.001)
             began = time.perf_counter()
