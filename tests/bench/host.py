@@ -1,13 +1,15 @@
 """The private server of a run, a fresh database for each measurement, and the worker programs on it."""
 
 import os
+import platform
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from importlib.metadata import version
 from json import JSONDecodeError, loads
 from pathlib import Path
 from statistics import quantiles
@@ -26,7 +28,7 @@ _CHEAP = "-c enable_seqscan=off -c enable_bitmapscan=off"
 
 
 class Host:
-    """One server. sizes: what --quick shrinks."""
+    """One server, and a folder for files."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster
@@ -49,6 +51,13 @@ class Host:
             yield self.cluster.url(name)
         finally:
             self._admin(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def versions(self, engines: Sequence[Engine]) -> dict[str, str]:
+        """Of the server, of Python, and of what is measured."""
+        with psycopg.connect(self.cluster.url()) as conn:
+            found = {"postgres": str(conn.info.server_version), "python": platform.python_version()}
+        needed = ("order-listener", "psycopg", *(name for engine in engines for name in engine.needs))
+        return {**found, **{name: version(name) for name in needed}}
 
     def file(self) -> Path:
         """Return the name of a new file, for the stamps or the log of a worker."""

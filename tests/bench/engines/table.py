@@ -15,7 +15,7 @@ _HEAD = "INSERT INTO orders (customer, email, amount, payload)"
 INSERT = f"{_HEAD} VALUES ({_ROW.format(seq='%(seq)s::bigint')})"
 FILL = f"{_HEAD} SELECT {_ROW.format(seq='n')} FROM generate_series(0, %(rows)s - 1) AS n"
 UNFINISHED = """
-SELECT EXISTS (SELECT FROM orders WHERE status = 'Pending' ORDER BY status, priority LIMIT 1)
+SELECT EXISTS (SELECT FROM orders WHERE status = 'Pending' LIMIT 1)
     OR EXISTS (SELECT FROM orders WHERE status = 'Processing')
 """
 BEGUN = "SELECT EXISTS (SELECT FROM orders WHERE status = 'Processing')"
