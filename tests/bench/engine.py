@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from bench.measures.drain import drain
 from bench.measures.idle import idle
 from bench.measures.kill import RESCUERS, kill
 from bench.measures.latency import bare_notify, latency
+from bench.measures.scale import scale
+from bench.measures.weight import finished_rows, held_horizon
 from bench.report import report, writers_report
 
 #: RAW after ours: its ratio is the one that counts.
@@ -44,22 +46,68 @@ class Sizes:
     slice_s: float = 3
     idle_s: float = 60
     kill_limit_s: float = 60
+    finished: int = 10_000_000
+    held_s: float = 600
+
+    def part(self, part: float) -> "Sizes":
+        """Less of everything, but enough calls for a p99."""
+        return Sizes(
+            drain=int(self.drain * part),
+            sleep_drain=int(self.sleep_drain * part),
+            singles=max(int(self.singles * part), 200),
+            stream=max(int(self.stream * part), 600),
+            slice_s=max(self.slice_s * part, 1),
+            idle_s=self.idle_s * part,
+            kill_limit_s=max(self.kill_limit_s * part, 10),
+            finished=int(self.finished * part),
+            held_s=self.held_s * part,
+        )
 
 
-QUICK = Sizes(drain=5_000, sleep_drain=2_000, singles=40, stream=200, slice_s=1, idle_s=3, kill_limit_s=5)
+QUICK = Sizes(
+    drain=5_000,
+    sleep_drain=2_000,
+    singles=40,
+    stream=200,
+    slice_s=1,
+    idle_s=3,
+    kill_limit_s=10,
+    finished=100_000,
+    held_s=3,
+)
+#: What hardly differs from round to round, or takes long: in the first round only.
+ONCE = ("idle", "kill-", "scale-", "analyzed-", "finished", "horizon")
+#: Measurements that only these engines take part in: the others have no replicas, or another table.
+ONLY = {
+    "kill-replica": ("ours", "pgqueuer", "procrastinate"),
+    "kill-half": ("ours",),
+    **dict.fromkeys(("scale-1", "scale-2", "scale-4"), ("ours",)),
+    **dict.fromkeys(("analyzed-empty", "analyzed-never", "finished-none", "finished", "horizon"), ("ours", "raw")),
+}
 
 
 def measurements(sizes: Sizes) -> dict[str, Take]:
     """Name → what is taken of one engine in each round."""
 
     def rest(host: Host, engine: Engine) -> dict[str, float]:
-        return idle(host, engine, sizes.idle_s, ("orders", "invoices", "emails") if engine is ours.ENGINE else ("orders",))
+        return idle(
+            host, engine, sizes.idle_s, ("orders", "invoices", "emails") if engine is ours.ENGINE else ("orders",)
+        )
 
     def enqueue(host: Host, engine: Engine) -> dict[str, float]:
         return {"commits_per_s": writers.enqueue(host, engine, rounds=1, seconds=sizes.slice_s)[0]}
 
     def rescued(rescuer: str) -> Take:
         return lambda host, engine: kill(host, engine, rescuer, sizes.kill_limit_s)
+
+    def analyzed(when: str) -> Take:
+        return lambda host, engine: drain(host, engine, "noop", sizes.drain, when)
+
+    def spread(processes: int) -> Take:
+        return lambda host, engine: scale(host, engine, processes, sizes.sleep_drain, sizes.singles // 4)
+
+    def beside(finished: int) -> Take:
+        return lambda host, engine: finished_rows(host, engine, finished, sizes.singles)
 
     return {
         "drain": lambda host, engine: drain(host, engine, "noop", sizes.drain),
@@ -69,6 +117,11 @@ def measurements(sizes: Sizes) -> dict[str, Take]:
         "enqueue": enqueue,
         "idle": rest,
         **{f"kill-{rescuer}": rescued(rescuer) for rescuer in RESCUERS},
+        **{f"analyzed-{when}": analyzed(when) for when in ("empty", "never")},
+        **{f"scale-{processes}": spread(processes) for processes in (1, 2, 4)},
+        "finished-none": beside(0),
+        "finished": beside(sizes.finished),
+        "horizon": lambda host, engine: held_horizon(host, engine, sizes.held_s, sizes.drain // 10),
     }
 
 
@@ -99,10 +152,14 @@ def arguments() -> tuple[Sizes, argparse.Namespace]:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--engines", nargs="+", choices=[engine.name for engine in ENGINES], metavar="ENGINE")
+    parser.add_argument("--part", type=float, default=1.0, help="of the usual sizes and times")
+    parser.add_argument("--rows", type=int, help="finished rows in the table, for `finished`; default: 10,000,000")
+    parser.add_argument("--held", type=float, help="seconds that vacuum is held off, for `horizon`; default: 600")
     parser.add_argument("--quick", action="store_true", help="little of everything: does it work")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    return (QUICK if options.quick else Sizes()), options
+    sizes = QUICK if options.quick else Sizes().part(options.part)
+    return replace(sizes, finished=options.rows or sizes.finished, held_s=options.held or sizes.held_s), options
 
 
 def is_there(engine: Engine, wanted: list[str] | None) -> bool:
@@ -120,12 +177,14 @@ def take_all(host: Host, takes: dict[str, Take], engines: list[Engine], sizes: S
     figures: Figures = {name: {engine.name: [] for engine in engines} for name in takes}
     for number in range(rounds):
         for name, take in takes.items():
+            if number and name.startswith(ONCE):
+                continue
             if name.startswith("latency"):
                 rows, interval_s = (sizes.singles, 0.015) if name == "latency-idle" else (sizes.stream, 1 / 300)
                 figures[name].setdefault("bare NOTIFY", []).append(bare_notify(host, ours.ENGINE, rows, interval_s))
             for engine in engines:
-                if name == "kill-replica" and engine is raw.ENGINE:
-                    continue  # it takes rows back at its start only
+                if engine.name not in ONLY.get(name, (engine.name,)):
+                    continue
                 try:
                     figures[name][engine.name].append(take(host, engine))
                 except RuntimeError as error:

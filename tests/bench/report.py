@@ -18,6 +18,31 @@ ROWS = {
     ("kill-restart", "killed"): "kill -9, 100 in flight → all running in a process started then, s",
     ("kill-restart", "ready"): "the same, from when that process is ready",
     ("kill-replica", "killed"): "kill -9, 100 in flight → all running in an idle replica, s",
+    ("kill-half", "killed"): "two of four killed → all 100 rows running in the others, s",
+    ("analyzed-empty", "jobs_per_s"): "drain, no-op handlers, table analyzed while empty, jobs/s",
+    ("analyzed-never", "jobs_per_s"): "drain, no-op handlers, table never analyzed, jobs/s",
+    **{
+        (f"scale-{count}", figure): f"{count} process{'es' if count > 1 else ''}, 5 ms handlers: {text}"
+        for count in (1, 2, 4)
+        for figure, text in {
+            "jobs_per_s": "jobs/s",
+            "twice": "rows run twice",
+            "share_least": "least share of one process",
+            "share_most": "largest share",
+            "wakes_per_row": "wakes by a notification for one row, all idle",
+        }.items()
+    },
+    **{
+        (name, figure): f"one row beside {text} finished ones: {of}"
+        for name, text in {"finished-none": "no", "finished": "very many"}.items()
+        for figure, of in {
+            "pages_per_row": "pages of the table and its indexes, start-up included",
+            "p50": "commit → handler, p50, ms",
+        }.items()
+    },
+    ("horizon", "jobs_per_s_first"): "no-op drain in small batches, jobs/s",
+    ("horizon", "jobs_per_s_last"): "the same at the end of a held vacuum horizon",
+    ("horizon", "kept"): "the same, part that is kept",
 }
 PAIRS = (
     ("bell on", "notify"),

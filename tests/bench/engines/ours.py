@@ -1,6 +1,6 @@
 """The library as its users write it.
 
-    python -m bench.engines.ours URL MODE STAMPS QUEUE…
+python -m bench.engines.ours URL MODE STAMPS QUEUE…
 """
 
 import asyncio

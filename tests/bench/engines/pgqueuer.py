@@ -1,6 +1,6 @@
 """pgqueuer with asyncpg, as its documentation has it; needs the group `bench`.
 
-    python -m bench.engines.pgqueuer URL MODE STAMPS QUEUE…
+python -m bench.engines.pgqueuer URL MODE STAMPS QUEUE…
 """
 
 import asyncio
@@ -13,10 +13,12 @@ from bench.engines.base import FILLING, Engine, Stamps
 _ROW = f"""
 WITH inserted AS (
     INSERT INTO pgqueuer (priority, entrypoint, payload, execute_after, status)
-    SELECT 0, 'orders', convert_to(json_build_object('seq', {{seq}}, 'text', '{FILLING}')::text, 'UTF8'), now(), 'queued'
+    SELECT 0, 'orders', convert_to(json_build_object('seq', {{seq}}, 'text', '{FILLING}')::text, 'UTF8'), now(),
+           'queued'
     {{source}}
     RETURNING id, entrypoint, priority
-) INSERT INTO pgqueuer_log (job_id, status, entrypoint, priority) SELECT id, 'queued', entrypoint, priority FROM inserted
+) INSERT INTO pgqueuer_log (job_id, status, entrypoint, priority)
+SELECT id, 'queued', entrypoint, priority FROM inserted
 """
 
 

@@ -1,6 +1,6 @@
 """procrastinate as its documentation has it; needs the group `bench`.
 
-    python -m bench.engines.procrastinate URL MODE STAMPS QUEUE…
+python -m bench.engines.procrastinate URL MODE STAMPS QUEUE…
 """
 
 import asyncio

@@ -10,7 +10,8 @@ CREATE TABLE {table} (
     id bigserial PRIMARY KEY, customer text NOT NULL, email text NOT NULL, amount numeric(10, 2) NOT NULL,
     currency text NOT NULL DEFAULT 'EUR', payload jsonb NOT NULL, created_at timestamptz NOT NULL DEFAULT now())
 """
-_ROW = f"'customer ' || {{seq}} %% 1000, 'buyer@example.com', 9.99, jsonb_build_object('seq', {{seq}}, 'text', '{FILLING}')"
+_PAYLOAD = f"jsonb_build_object('seq', {{seq}}, 'text', '{FILLING}')"
+_ROW = f"'customer ' || {{seq}} %% 1000, 'buyer@example.com', 9.99, {_PAYLOAD}"
 _HEAD = "INSERT INTO orders (customer, email, amount, payload)"
 INSERT = f"{_HEAD} VALUES ({_ROW.format(seq='%(seq)s::bigint')})"
 FILL = f"{_HEAD} SELECT {_ROW.format(seq='n')} FROM generate_series(0, %(rows)s - 1) AS n"

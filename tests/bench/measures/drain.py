@@ -8,12 +8,23 @@ from bench.host import Host, connect, until
 _LIMIT_S = 900.0
 
 
-def drain(host: Host, engine: Engine, mode: str, rows: int) -> dict[str, float]:
-    """The worker starts on a full table, so that nothing but its work is measured."""
+_NO_AUTOVACUUM = "ALTER TABLE orders SET (autovacuum_enabled = off)"
+
+
+def drain(host: Host, engine: Engine, mode: str, rows: int, analyzed: str = "full") -> dict[str, float]:
+    """The worker starts on a full table, so that nothing but its work is measured.
+
+    analyzed: the table's statistics were taken while it was `full` or `empty`, or `never`; the latter two with our table only.
+    """
     rows = max(int(rows * engine.scale), 100)
     with host.database(engine) as url, connect(url) as conn:
+        if analyzed != "full":
+            conn.execute(_NO_AUTOVACUUM)
+        if analyzed == "empty":
+            conn.execute("VACUUM ANALYZE")
         conn.execute(engine.fill, {"rows": rows})
-        conn.execute("VACUUM ANALYZE")
+        if analyzed == "full":
+            conn.execute("VACUUM ANALYZE")
         with host.worker(engine, url, mode) as worker:
             until(lambda: engine.has_begun(conn), 60, f"{engine.name} takes its first row", worker, 0.001)
             began = time.perf_counter()

@@ -53,7 +53,7 @@ def _half(host: Host, engine: Engine, limit_s: float) -> dict[str, float]:
         _running(stamps, {worker.process.pid for worker in workers}, 60)
         held = Counter(pid for _, _, pid in read_stamps(stamps))
         workers.sort(key=lambda worker: -held[worker.process.pid])
-        killed_at = [worker.kill() for worker in workers[:2]][0]
+        killed_at = min([worker.kill() for worker in workers[:2]])
         return {"killed": _running(stamps, {worker.process.pid for worker in workers[2:]}, limit_s) - killed_at}
 
 

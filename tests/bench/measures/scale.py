@@ -1,5 +1,5 @@
-"""One, two, four processes on one queue: jobs per second with 5 ms handlers, how the work is spread, whether any row ran
-twice, and how many processes wake for one row while all of them are idle."""
+"""One, two, four processes on one queue: jobs per second with 5 ms handlers, how the work is spread, whether any row
+ran twice, and how many processes wake for one row while all of them are idle."""
 
 import re
 import time

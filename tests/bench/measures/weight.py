@@ -18,7 +18,8 @@ SELECT coalesce(sum(heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hi
 FROM pg_statio_user_tables WHERE relname = 'orders'
 """
 OTHERS = """
-SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 
 

@@ -56,6 +56,8 @@ def writers(
     figures: dict[str, dict[str, list[float]]] = {str(load): {name: [] for name in variants} for load in loads}
     with ExitStack() as stack:
         urls = {name: stack.enter_context(_variant(host, name)) for name in variants}
+        for url in urls.values():
+            _commits(host, url, Load(4), 1)  # the first commits of a database are slow
         for _ in range(rounds):
             for load in loads:
                 for name, url in urls.items():
@@ -96,7 +98,9 @@ def _fill_slots(conn: psycopg.Connection, worker: object) -> None:
     conn.execute(ours.ENGINE.fill, {"rows": 200})
     held = "SELECT count(*) FROM orders WHERE status = 'Processing'"
     until(lambda: _number(conn, held) == 100, 30, "all slots are taken")
-    armed = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1869374562 AND mode = 'ExclusiveLock'"
+    armed = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1869374562 AND mode = 'ExclusiveLock'"
+    )
     ends = time.monotonic() + 30
     while _number(conn, f"{armed} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"):
         ours.ENGINE.put(conn, 0)
