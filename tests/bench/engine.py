@@ -11,7 +11,7 @@ writes everything as JSON to the file given by --json.
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,7 +132,10 @@ def main() -> None:
     result: dict[str, Any] = {"sizes": repr(sizes), "rounds": options.rounds}
     with server(options.postgres) as host:
         result["versions"] = host.versions(engines)
-        result["figures"] = take_all(host, takes, engines, sizes, options.rounds)
+        result["figures"] = {name: {engine.name: [] for engine in engines} for name in takes}
+        for name in take_all(host, takes, engines, sizes, options.rounds, result["figures"]):
+            print(name, file=sys.stderr, flush=True)
+            write(options.json, result)  # a long run that is cut short was not for nothing
         if "writers" in options.only:
             loads = writers.LOADS[1:3] if options.quick else writers.LOADS
             result["writers"] = writers.writers(
@@ -141,8 +144,13 @@ def main() -> None:
     print(report(result["figures"]))
     if "writers" in result:
         print(writers_report(result["writers"]))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write(options.json, result)
+
+
+def write(path: Path | None, result: dict[str, Any]) -> None:
+    """Write the figures as JSON, if that is wished."""
+    if path:
+        path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def arguments() -> tuple[Sizes, argparse.Namespace]:
@@ -172,9 +180,11 @@ def is_there(engine: Engine, wanted: list[str] | None) -> bool:
     return not missing
 
 
-def take_all(host: Host, takes: dict[str, Take], engines: list[Engine], sizes: Sizes, rounds: int) -> Figures:
-    """Measurement → engine → figures of each round. One that fails is said, and is missing in its round."""
-    figures: Figures = {name: {engine.name: [] for engine in engines} for name in takes}
+def take_all(
+    host: Host, takes: dict[str, Take], engines: list[Engine], sizes: Sizes, rounds: int, figures: Figures
+) -> Iterator[str]:
+    """Add to measurement → engine → figures of each round; yields what was taken. One that fails is said, and is
+    missing in its round."""
     for number in range(rounds):
         for name, take in takes.items():
             if number and name.startswith(ONCE):
@@ -189,8 +199,7 @@ def take_all(host: Host, takes: dict[str, Take], engines: list[Engine], sizes: S
                     figures[name][engine.name].append(take(host, engine))
                 except RuntimeError as error:
                     print(f"{name}, {engine.name}: {error}", file=sys.stderr, flush=True)
-            print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
-    return figures
+            yield f"round {number + 1}: {name}"
 
 
 if __name__ == "__main__":

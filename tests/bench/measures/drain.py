@@ -14,7 +14,7 @@ _NO_AUTOVACUUM = "ALTER TABLE orders SET (autovacuum_enabled = off)"
 def drain(host: Host, engine: Engine, mode: str, rows: int, analyzed: str = "full") -> dict[str, float]:
     """The worker starts on a full table, so that nothing but its work is measured.
 
-    analyzed: the table's statistics were taken while it was `full` or `empty`, or `never`; the latter two with our table only.
+    analyzed: the statistics were taken while the table was `full` or `empty`, or `never` (these two: our table only).
     """
     rows = max(int(rows * engine.scale), 100)
     with host.database(engine) as url, connect(url) as conn:
