@@ -1,0 +1,77 @@
+"""What old rows cost: finished ones by the million, and dead ones that no vacuum may remove."""
+
+import time
+
+import psycopg
+
+from bench.engines.base import Engine
+from bench.host import Host, connect, cuts, read_stamps, until
+from bench.measures.latency import write
+
+# Narrow, so that ten million fit; neither a claim nor a settle ever reads them.
+FINISHED = """
+INSERT INTO orders (customer, email, amount, payload, status, finished_at)
+SELECT 'customer', 'buyer@example.com', 9.99, '{{}}', 'Done', now() FROM generate_series(1, {rows})
+"""
+PAGES = """
+SELECT coalesce(sum(heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit), 0)
+FROM pg_statio_user_tables WHERE relname = 'orders'
+"""
+OTHERS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+
+
+def finished_rows(host: Host, engine: Engine, finished: int, singles: int) -> dict[str, float]:
+    """Pages of the table and its indexes that one row costs, from insert to done, and its latency in milliseconds,
+    beside so many finished rows."""
+    stamps, commits = host.file(), host.file()
+    with host.database(engine) as url:
+        with connect(url) as conn:
+            if finished:
+                conn.execute(FINISHED.format(rows=finished).encode())
+            conn.execute("VACUUM ANALYZE")
+        with connect(url) as conn:
+            until(lambda: _number(conn, OTHERS) == 0, 30, "the session ends", pause_s=0.05)
+            before = _number(conn, PAGES)
+        with host.ready_worker(engine, url, "stamp", stamps) as (_, conn):
+            write(url, engine.insert, singles, 0.015, commits)
+            until(lambda: not engine.is_unfinished(conn), 60, "all rows", pause_s=0.05)
+        with connect(url) as conn:  # a session tells its figures when it ends
+            until(lambda: _number(conn, OTHERS) == 0, 30, "the sessions end", pause_s=0.05)
+            pages = _number(conn, PAGES) - before
+    begun = {seq: at for seq, at, _ in read_stamps(stamps)}
+    waits = [1000 * (begun[seq] - at) for seq, at, _ in read_stamps(commits)]
+    return {"pages_per_row": pages / singles, **cuts(waits)}
+
+
+def held_horizon(host: Host, engine: Engine, seconds: float, rows: int) -> dict[str, float]:
+    """Jobs per second of the same worker with batches of `rows`, at the start and after a transaction has kept vacuum
+    from its work for so many seconds."""
+    with (
+        host.database(engine) as url,
+        host.ready_worker(engine, url, "noop") as (_, conn),
+        psycopg.connect(url) as holder,
+    ):
+        rates = [_round(engine, conn, rows) for _ in range(3)]
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT count(*) FROM orders")
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            rates.append(_round(engine, conn, rows))
+        holder.rollback()
+    first, last = sorted(rates[:3])[1], sorted(rates[-3:])[1]
+    return {"jobs_per_s_first": first, "jobs_per_s_last": last, "kept": last / first}
+
+
+def _round(engine: Engine, conn: psycopg.Connection, rows: int) -> float:
+    conn.execute(engine.fill, {"rows": rows})
+    began = time.perf_counter()
+    until(lambda: not engine.is_unfinished(conn), 300, "a batch", pause_s=0.005)
+    return rows / (time.perf_counter() - began)
+
+
+def _number(conn: psycopg.Connection, statement: str) -> int:
+    row = conn.execute(statement.encode()).fetchone()
+    return int(row[0]) if row else 0
