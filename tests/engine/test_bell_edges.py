@@ -8,7 +8,7 @@ import pytest
 from conftest import Database
 from engine.test_bell import armed, is_on, listening, opened
 from engine.workbench import Bench, Work, bench, quiet
-from queues import insert
+from queues import insert, lease
 from waiting import until_async
 
 from listener.core.events import BellArmed, Checked, Trouble
@@ -90,12 +90,54 @@ async def test_whoever_cannot_look_calls_the_others_once(database: Database) -> 
         assert other.calls() == 0
 
 
-async def test_whoever_ends_leaves_what_it_knew_to_the_others(database: Database) -> None:
+def another_session_with_the_bell(database: Database) -> None:
+    """It lives, it has the bell on, and it may be as full as we are."""
+    conn = lease(database, 99)
+    conn.execute("SELECT pg_advisory_lock(1869374562, 'orders_inbox'::regclass::oid::integer)")
+
+
+@pytest.mark.parametrize("whose", ["ours", "another's"])
+async def test_whoever_ends_leaves_what_it_knew_to_the_others(database: Database, whose: str) -> None:
+    """A retry that comes due, a look after arming that it did not have any more."""
+    if whose != "ours":
+        another_session_with_the_bell(database)
     async with beside_another(database, opened()) as (one, other):
-        await until_async(lambda: is_on(database), what="the bell")
+        await until_async(lambda: one.of(BellArmed), what="the bell")
+        assert one.of(BellArmed)[0].is_ours == (whose == "ours")
         one.dispatcher.stop()
         await other.is_called()
-        await until_async(lambda: not is_on(database), what="the bell to be free")
+        await until_async(lambda: is_on(database) == (whose != "ours"), what="the bell to be free")
+
+
+async def test_whoever_turns_the_bell_off_without_a_slot_calls_the_others(database: Database) -> None:
+    """Nothing waits at that moment; what is written from now on rings nobody, so somebody has to turn it on again."""
+    work = Work()
+    async with beside_another(database, work) as (one, other):
+        await armed(one)
+        insert(database, 1)
+        one.wake.ring("notify")
+        await quiet(work, 1)
+        assert other.calls() == 0
+        for _ in range(3):
+            one.wake.ring("notify")
+            await looked(one)
+        await other.is_called()
+        assert not is_on(database)
+
+
+async def test_two_without_a_slot_do_not_call_each_other_for_ever(database: Database) -> None:
+    """With doorbell_enabled off each tries at every wake to turn the bell on that the other one has."""
+    another_session_with_the_bell(database)
+    insert(database, 2)
+    work = Work()
+    async with beside_another(database, work) as (one, other):
+        await other.is_called()
+        one.spares_writers = False
+        for _ in range(5):
+            count = len(one.of(BellArmed))
+            one.wake.ring("call")
+            await until_async(lambda n=count: len(one.of(BellArmed)) > n, what="the look")
+        assert other.calls() == 0
 
 
 async def test_what_only_we_know_of_is_told_also_after_a_call(database: Database) -> None:

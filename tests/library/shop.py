@@ -18,7 +18,7 @@ def note(job: Job) -> None:
         conn.execute("INSERT INTO receipts VALUES (%s, %s)", [job.queue, job.id])
 
 
-@app.queue("invoices", concurrency=4)
+@app.queue("invoices", concurrency=int(os.environ.get("SHOP_CONCURRENCY", "4")))
 async def send(job: Job) -> None:
     if job.row["amount"]:
         (folder / f"begun-{os.getpid()}-{job.id}").touch()

@@ -1,6 +1,7 @@
 """A real program that runs its listener, stopped and killed: nothing is lost."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -12,6 +13,12 @@ from library.invoices import Invoices
 from waiting import until
 
 SHOP = Path(__file__).with_name("shop.py")
+#: The session that has the bell of `invoices` on.
+HOLDER = """
+SELECT lease.objid::bigint FROM pg_locks AS bell JOIN pg_locks AS lease USING (pid)
+WHERE bell.classid = 1869374562::oid AND bell.objid = 'invoices'::regclass AND bell.mode = 'ExclusiveLock'
+  AND lease.locktype = 'advisory' AND lease.classid <> 1869374562::oid
+"""
 Start: TypeAlias = Callable[..., Service]
 
 
@@ -90,6 +97,81 @@ def test_rows_of_a_killed_program_are_taken_by_the_next_one(
     until(lambda: {s for s, _ in invoices.statuses() + emails.statuses()} == {"Done"}, deadline_s=30, what="all done")
     assert {attempts for _, attempts in invoices.statuses()} == {1}
     assert database.execute("SELECT id FROM receipts WHERE queue = 'invoices' ORDER BY id") == [(key,) for key in keys]
+
+
+def claimed(database: Database) -> dict[int, int]:
+    """Session → invoices that it works on."""
+    return dict(database.execute("SELECT claimed_by, count(*) FROM invoices WHERE claim_id IS NOT NULL GROUP BY 1"))
+
+
+def session_of(shop: Service) -> int:
+    return int(shop.events("Session opened")[-1]["session"])
+
+
+@pytest.mark.parametrize(
+    ("living", "victims", "is_busy"), [(1, 1, False), (1, 1, True), (2, 2, False), (0, 1, False)], ids=str
+)
+def test_a_hundred_rows_of_the_killed_run_again_at_once(
+    living: int, victims: int, is_busy: bool, start: Start, database: Database, invoices: Invoices, emails: Invoices
+) -> None:
+    """Each poll is an hour away. Without a survivor: by the next process, which finds them when it starts."""
+    database.execute("UPDATE configuration_params SET param_value = 3600 WHERE param_key = 'fast_polling_interval'")
+    dying = [start(SHOP_CONCURRENCY="100").wait_ready() for _ in range(victims)]
+    invoices.insert(*[1] * 100)
+    until(lambda: sum(claimed(database).values()) == 100, deadline_s=30, what="a hundred calls")
+    survivors = [start(SHOP_CONCURRENCY="100").wait_ready() for _ in range(living)]
+    if is_busy:
+        emails.insert(*[0] * 1_000)
+        until(lambda: ("Done", 1) in emails.statuses(), what="the first emails")
+    began = time.monotonic()
+    for shop in dying:
+        shop.kill()
+    if not living:
+        survivors = [start(SHOP_CONCURRENCY="100").wait_ready()]
+        began = time.monotonic()
+    sessions = {session_of(shop) for shop in survivors}
+
+    def again() -> bool:
+        held = claimed(database)
+        return held.keys() <= sessions and sum(held.values()) == 100
+
+    until(again, deadline_s=10, what=f"all to run again; now {claimed(database)} of {sessions}")
+    print(f"\n{living} living, {victims} killed, busy {is_busy}: {time.monotonic() - began:.2f} s")  # noqa: T201
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_listener_killed_while_it_has_the_bell_on_leaves_no_row_lying(
+    count: int, start: Start, database: Database, invoices: Invoices, emails: Invoices
+) -> None:
+    """Rows committed before, while and after it dies, by writers who began when it lived; no poll finds them."""
+    database.execute("UPDATE configuration_params SET param_value = 3600 WHERE param_key = 'fast_polling_interval'")
+    shops = [start().wait_ready() for _ in range(count)]
+    for _ in range(2):
+        [session] = until(lambda: [row[0] for row in database.execute(HOLDER)], what="the bell")
+        victim = next(shop for shop in shops if session_of(shop) == session)
+        writer = database.connect()
+        writer.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM invoices")
+        invoices.insert(0)
+        victim.kill()
+        until(lambda s=session: s not in sessions(database), what="the end of its session")
+        invoices.insert(0)
+        writer.execute("INSERT INTO invoices (amount) VALUES (0); COMMIT")
+        shops.remove(victim)
+        if count == 1:
+            shops.append(start().wait_ready())
+        until(lambda: {s for s, _ in invoices.statuses()} == {"Done"}, deadline_s=15, what="all done")
+        if shops:  # the survivors sleep again: what comes now has to ring
+            until(lambda: database.execute(HOLDER), what="the bell of a survivor")
+            invoices.insert(0)
+            until(lambda: {s for s, _ in invoices.statuses()} == {"Done"}, deadline_s=15, what="the last one done")
+        if count > 1:
+            shops.append(start().wait_ready())
+    keys = [row[0] for row in database.execute("SELECT id FROM receipts ORDER BY id")]
+    assert len(keys) == len(set(keys)) == 8
+
+
+def sessions(database: Database) -> set[int]:
+    return {row[0] for row in database.execute("SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory'")}
 
 
 def test_what_no_waiting_mends_ends_it_with_a_sentence(start: Start, invoices: Invoices) -> None:
