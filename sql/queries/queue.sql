@@ -55,9 +55,10 @@ WITH RECURSIVE priorities AS (
     SELECT CASE WHEN (SELECT count(*) FROM due) < %(limit)s THEN EXISTS (
         SELECT FROM priorities CROSS JOIN LATERAL (
             SELECT FROM {table} AS q
-            WHERE q.status = {ready} AND q.priority = priorities.priority AND q.scheduled_at <= now()
+            WHERE q.status = {ready} AND q.status = ANY (ARRAY[CASE WHEN priorities.priority IS NOT NULL THEN {ready}::text END])
+              AND q.priority = priorities.priority AND q.scheduled_at <= now()
               AND q.{key} NOT IN (SELECT due_key FROM due)
-            ORDER BY q.status, q.priority, q.scheduled_at, q.{key} LIMIT 1
+            LIMIT 1
         ) AS left_behind
         WHERE priorities.priority IS NOT NULL) ELSE false END AS over
 )
