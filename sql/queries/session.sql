@@ -10,9 +10,13 @@ SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives
 
 -- name: engine_settings
 -- Settings of a pool connection that leads straight to the server. Sequential, bitmap and sort plans are off because
--- statistics taken while the table was nearly empty choose them, which stalled a peer for seconds (measured).
+-- statistics taken while the table was nearly empty choose them, which stalled a peer for seconds (measured). One plan
+-- for all values: left to itself the server plans each claim anew, which takes as long as the claim of one row. Such a
+-- plan does not know the LIMIT, takes it for many rows, and would hash whole tables (80 ms): only loops over indexes.
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
        set_config('enable_sort', 'off', false), set_config('jit', 'off', false),
+       set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false),
+       set_config('plan_cache_mode', 'force_generic_plan', false),
        set_config('default_transaction_isolation', 'read committed', false),
        set_config('statement_timeout', %(statement_timeout_ms)s, false), set_config('search_path', %(search_path)s, false),
        set_config('idle_in_transaction_session_timeout', '60000', false),
@@ -23,6 +27,7 @@ SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan
 -- The same for one transaction: behind a transaction pooler nothing else holds.
 SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
        set_config('enable_sort', 'off', true), set_config('jit', 'off', true),
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('statement_timeout', %(statement_timeout_ms)s, true),
        set_config('search_path', %(search_path)s, true), set_config('application_name', %(application_name)s, true);
 
