@@ -17,7 +17,7 @@ from listener.config.environment import Environment
 from listener.config.live import LiveConfig
 from listener.core.budget import Gate
 from listener.core.errors import ListenerError
-from listener.core.events import Bus, QueueMode
+from listener.core.events import Bus, Checked, OperationEnded, OperationStarted, QueueMode
 from listener.core.queue import Limits
 from listener.db.applied import verify_async
 from listener.db.configuration import read_configuration
@@ -101,8 +101,9 @@ class Process:
             tells_debug=logs.tells_debug if log is None else logs.borrowed_tells_debug,
         )
         self._running = Operations()
-        for subscriber in (self._metrics, self._event_log, self._running):
-            self.bus.subscribe(subscriber.on_event)
+        self.bus.subscribe(self._metrics.on_event)
+        self.bus.subscribe(self._event_log.on_event)
+        self.bus.subscribe(self._running.on_event, OperationStarted, OperationEnded)
         self.pool = Pool(
             env.database_url.get_secret_value(),
             schema=env.schema_name,
@@ -170,7 +171,11 @@ class Process:
         table, limits, wake = assignment.table, assignment.limits, Wake()
         name, gate = table.queue.name, assignment.gate
         completer = Completer(
-            table, self.bus.publish, on_reopened=lambda: wake.ring("reopened"), on_delayed=wake.ring_in
+            table,
+            self.bus.publish,
+            on_reopened=lambda: wake.ring("reopened"),
+            on_delayed=wake.ring_in,
+            on_room=lambda: dispatcher.slot_freed(),  # noqa: PLW0108 - made below
         )
         executor = Executor(
             name,
@@ -221,7 +226,7 @@ class Process:
             is_enabled=lambda: self.live.polling_metrics_enabled,
             names=self._workflows,
         )
-        self.bus.subscribe(polling.on_event)
+        self.bus.subscribe(polling.on_event, Checked)
 
         async def rescue() -> None:
             await self._rescuer.run_once()

@@ -71,3 +71,17 @@ class Rejected(ClientError):  # noqa: N818
 
 class Broken(ClientError):  # noqa: N818
     """HTTP 500: the API as a whole, or one record in the call. A second, smaller call tells."""
+
+
+def most_telling(group: BaseExceptionGroup[ListenerError]) -> ListenerError:
+    """Pick the error that explains most: what no waiting mends before a lost session."""
+    leaves: list[ListenerError] = []
+    todo: list[BaseException] = [group]
+    while todo:
+        error = todo.pop()
+        if isinstance(error, BaseExceptionGroup):
+            todo.extend(error.exceptions)
+        elif isinstance(error, ListenerError):
+            leaves.append(error)
+    final = ConfigError | Pooled | Unmigrated
+    return min(leaves, key=lambda error: (not isinstance(error, final), isinstance(error, SessionLost)))

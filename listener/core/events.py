@@ -1,8 +1,10 @@
 """What happens, as values. The engine and the clients publish; logs and metrics subscribe; neither knows the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from listener.core.job import Job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +52,12 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationStarted:
-    """A handler call begins. active: calls under way in this process, with this one. labels: its rows, for a person."""
+    """A handler call begins. active: calls under way in this process, with this one."""
 
     queue: str
     operation: str
     active: int
-    jobs: int
-    labels: tuple[str, ...] = ()
-    pickup_s: tuple[float, ...]
+    jobs: Sequence[Job]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,16 +242,21 @@ Publish: TypeAlias = Callable[[Event], None]
 
 
 class Bus:
-    """Hands each event to every subscriber, in order, in the publisher's own task."""
+    """Hands each event to its subscribers, in order, in the publisher's own task."""
 
     def __init__(self) -> None:
-        self._subscribers: list[Publish] = []
+        self._subscribers: list[tuple[Publish, tuple[type[Event], ...]]] = []
+        self._of: dict[type[Event], list[Publish]] = {}
 
-    def subscribe(self, subscriber: Publish) -> None:
-        """Add a subscriber; it must not raise and must not block."""
-        self._subscribers.append(subscriber)
+    def subscribe(self, subscriber: Publish, *kinds: type[Event]) -> None:
+        """Add a subscriber for these kinds of events, without any for all; it must not raise and must not block."""
+        self._subscribers.append((subscriber, kinds))
+        self._of.clear()
 
     def publish(self, event: Event) -> None:
-        """Tell all subscribers."""
-        for subscriber in self._subscribers:
+        """Tell the event's subscribers."""
+        kind = type(event)
+        if kind not in self._of:
+            self._of[kind] = [tell for tell, kinds in self._subscribers if not kinds or kind in kinds]
+        for subscriber in self._of[kind]:
             subscriber(event)

@@ -37,7 +37,7 @@ async def shielded(work: Callable[[], Awaitable[T]], *, limit_s: float) -> T:
 
     Raises Unreachable when the connection fails or time is up, DatabaseError when the server refuses the statement.
     """
-    await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint_if_cancelled()
     with translated(limit_s), anyio.CancelScope(shield=True):
         async with asyncio.timeout(limit_s):
             result = await work()

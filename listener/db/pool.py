@@ -120,22 +120,24 @@ class Pool:
     ) -> list[Row]:
         wanted = f"order-listener {name}"[:63]
 
-        async def work(conn: Connection) -> list[Row]:
-            if self._is_pooled:
-                return await self._run_pooled(conn, statement, params, rows, wanted)
-            # Not in a pipeline with the statement: a process frozen before its Sync would keep the transaction open,
-            # with the account's row locked for all replicas (seen), and a failed Parse would poison the connection.
-            if conn.info.parameter_status("application_name") != wanted:
-                await conn.execute(query("session", "name_connection"), {"application_name": wanted})
-            return await _fetch(conn, statement, params, rows)
+        async def borrow() -> list[Row]:
+            async with self._borrow() as conn:
+                if self._is_pooled:
+                    return await self._run_pooled(conn, statement, params, rows, wanted)
+                # Not in a pipeline with the statement: a process frozen before its Sync would keep the transaction
+                # open, with the account's row locked for all replicas (seen), and a failed Parse would poison the
+                # connection.
+                if conn.info.parameter_status("application_name") != wanted:
+                    await conn.execute(query("session", "name_connection"), {"application_name": wanted})
+                return await _fetch(conn, statement, params, rows)
 
-        return await self.inspect(work)
+        return await shielded(borrow, limit_s=self._whole_limit_s)
 
     async def inspect(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `work` on one connection. Raises Unreachable, DatabaseError."""
 
         async def borrow() -> T:
-            async with self._borrow() as conn:
+            async with self._borrow() as conn, conn:
                 return await work(conn)
 
         return await shielded(borrow, limit_s=self._whole_limit_s)
@@ -167,8 +169,7 @@ class Pool:
         try:
             # one second more than the server gives a statement
             with cut_after(conn, self._limit_s + 1.0):
-                async with conn:
-                    yield conn
+                yield conn
         except psycopg.Error as error:
             if error.sqlstate in STALE_PLAN_STATES:
                 await conn.close()  # its prepared statements no longer fit the table; a fresh one's do
@@ -201,6 +202,6 @@ class Pool:
 async def _fetch(
     conn: Connection, statement: Statement, params: Mapping[str, Any] | None, rows: AsyncRowFactory[Row]
 ) -> list[Row]:
-    async with conn.cursor(row_factory=rows) as cursor:
-        await cursor.execute(statement, params)
-        return await cursor.fetchall() if cursor.description is not None else []
+    cursor = conn.cursor(row_factory=rows)
+    await cursor.execute(statement, params)
+    return await cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []

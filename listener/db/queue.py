@@ -22,15 +22,25 @@ COUNT_LIMIT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands in the order of claims. scheduled_at_s: seconds since 1970."""
+
+    priority: int
+    scheduled_at_s: float
+    key: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """What one claim brought. next_due_s: seconds until the next row that is not due yet, None = there is none.
 
-    passed_over: there was room for more, and a due row that somebody has locked.
+    passed_over: there was room for more, and a due row that somebody has locked. last: where its last job stood.
     """
 
     jobs: list[Job]
     next_due_s: float | None
     passed_over: bool = False
+    last: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +77,12 @@ class QueueTable:
         self._lock_class = lock_class_oid(pool.schema)
         fields = _fields(queue, key_type)
 
-        def composed(name: str) -> bytes:
+        def composed(name: str, **more: sql.Composable) -> bytes:
             label = f"order-listener {queue.name} {name}".replace("%", "%%").replace("*/", "* /")
-            return f"/* {label} */ ".encode() + template("queue", name, fields).as_bytes(None)
+            return f"/* {label} */ ".encode() + template("queue", name, fields | more).as_bytes(None)
 
         self._claim = composed("claim")
+        self._claim_from = composed("claim", start=template("queue", "start", fields))
         self._settle = composed("settle")
         self._rescue = composed("rescue")
         self._release_strays = composed("release_strays")
@@ -83,10 +94,18 @@ class QueueTable:
         self._retry_failed = composed("retry_failed")
         self._retry_keys = composed("retry_keys")
 
-    async def claim(self, *, limit: int, session_key: int) -> Claim:
-        """Take at most `limit` due rows, highest priority first."""
-        rows = await self._pool.fetch(self._claim, {"limit": limit, "session_key": session_key}, name=self.queue.name)
-        return Claim([self._job(row) for row in rows if row[2] is not None], rows[0][0], rows[0][1])
+    async def claim(self, *, limit: int, session_key: int, start: Place | None = None) -> Claim:
+        """Take at most `limit` due rows, highest priority first; with `start` none that stands before it."""
+        statement = self._claim
+        params: dict[str, Any] = {"limit": limit, "session_key": session_key}
+        if start is not None:
+            statement = self._claim_from
+            params |= {"priority": start.priority, "scheduled_at_s": start.scheduled_at_s, "key": start.key}
+        rows = await self._pool.fetch(statement, params, name=self.queue.name)
+        next_due_s, passed_over, *place = rows[-1][:5]
+        if place[2] is None:
+            return Claim([], next_due_s, passed_over)
+        return Claim([self._job(row) for row in rows], next_due_s, passed_over, Place(*place))
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Write outcomes, each fenced by its claim. All or nothing: one bad value refuses the whole statement."""
@@ -165,7 +184,7 @@ class QueueTable:
             ) from error
 
     def _job(self, row: tuple[Any, ...]) -> Job:
-        _, _, key, claim_id, attempt, revision, due_for_s, *contents = row
+        _, _, _, _, key, claim_id, attempt, revision, due_for_s, *contents = row
         content = dict(zip(self.queue.columns, contents, strict=True))
         return Job(
             queue=self.queue.name,
@@ -204,6 +223,7 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         "columns": sql.SQL("").join(columns),
         "names": sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier(f"row_{n}")) for n in range(len(columns))),
         "results": sql.SQL("").join(results),
+        "start": sql.SQL(""),
         "claim_sequence": sql.Literal("listener_claim_id"),
     }
 

@@ -4,7 +4,7 @@ and no waiting when there is nothing to coalesce with."""
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio
 
@@ -19,10 +19,10 @@ MOST_ROWS = 1000
 _RETRY_CAP_S = 2.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Parcel:
-    settlements: list[Settlement]
-    written: anyio.Event = field(default_factory=anyio.Event)
+    settlements: Sequence[Settlement]
+    written: Callable[[], None]
 
 
 class Completer:
@@ -30,6 +30,7 @@ class Completer:
 
     on_reopened: told when rows are due again right away (edited in flight, released).
     on_delayed: told the shortest delay, in seconds, of rows that were put off.
+    on_room: told when it is not behind any more.
     """
 
     def __init__(
@@ -39,43 +40,66 @@ class Completer:
         *,
         on_reopened: Callable[[], None],
         on_delayed: Callable[[float], None],
+        on_room: Callable[[], None],
     ) -> None:
         self._table = table
         self._publish = publish
         self._on_reopened = on_reopened
         self._on_delayed = on_delayed
+        self._on_room = on_room
         self._parcels: list[_Parcel] = []
+        self._waiting = 0
         self._arrived = anyio.Event()
+        self._emptied = anyio.Event()
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Hand over outcomes and wait until they are written (or known to have lost their claim)."""
+    @property
+    def is_behind(self) -> bool:
+        """More waits than the next statement takes: claiming more would only make it wait longer."""
+        return self._waiting >= MOST_ROWS
+
+    def put(self, settlements: Sequence[Settlement], written: Callable[[], None]) -> None:
+        """Hand over outcomes; `written` is told when they are written, or known to have lost their claim."""
         if not settlements:
+            written()
             return
-        parcel = _Parcel(list(settlements))
-        self._parcels.append(parcel)
+        self._parcels.append(_Parcel(settlements, written))
+        self._waiting += len(settlements)
         self._arrived.set()
-        await parcel.written.wait()
+
+    async def flush(self) -> None:
+        """Wait until all that was handed over is written."""
+        while self._parcels:
+            self._emptied = anyio.Event()
+            await self._emptied.wait()
 
     async def run(self) -> None:
-        """Write until cancelled."""
+        """Write until cancelled; what was not written by then is written by the next run, if the claims still hold."""
         while True:
-            await self._arrived.wait()
             self._arrived = anyio.Event()
             while self._parcels:
-                parcels = self._take()
+                parcels = self._parcels[: self._count()]
                 await self._write_surely([s for parcel in parcels for s in parcel.settlements])
-                for parcel in parcels:
-                    parcel.written.set()
+                self._forget(parcels)
+            self._emptied.set()
+            await self._arrived.wait()
 
-    def _take(self) -> list[_Parcel]:
+    def _forget(self, parcels: Sequence[_Parcel]) -> None:
+        was_behind = self.is_behind
+        del self._parcels[: len(parcels)]
+        for parcel in parcels:
+            self._waiting -= len(parcel.settlements)
+            parcel.written()
+        if was_behind and not self.is_behind:
+            self._on_room()
+
+    def _count(self) -> int:
         count, rows = 0, 0
         for parcel in self._parcels:
             rows += len(parcel.settlements)
             if count and rows > MOST_ROWS:
                 break
             count += 1
-        parcels, self._parcels = self._parcels[:count], self._parcels[count:]
-        return parcels
+        return count
 
     async def _write_surely(self, settlements: list[Settlement]) -> None:
         """Write, trying again while the database is away; a value that it refuses costs only its own job."""

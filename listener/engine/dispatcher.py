@@ -1,22 +1,20 @@
 """Claims work for one queue: never more than its free slots, never before its gate allows a call."""
 
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from enum import Enum
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 
 from listener.core.budget import Gate, Refusal
-from listener.core.errors import DatabaseError, Unreachable
-from listener.core.events import Checked, LookSkipped, Publish, Trouble, Unannounced, Woke
+from listener.core.errors import DatabaseError
+from listener.core.events import LookSkipped, Publish, Trouble, Unannounced, Woke
 from listener.core.job import Job
 from listener.core.queue import Limits
 from listener.db.queue import QueueTable
 from listener.engine.bell import Bell
+from listener.engine.claimer import Claimer
+from listener.engine.crew import Crew
 from listener.engine.executor import Executor
 from listener.engine.slots import Slots
 from listener.engine.wake import Wake
@@ -30,11 +28,10 @@ _TROUBLE_SHOWN_AFTER = 3
 _BUSY_AFTER = 3
 # Every other wake is ours alone: a retry that came due, rows given back, a change of configuration.
 _HEARD_BY_ALL = frozenset({"notify", "call", "slot", "armed"})
+# These tell of rows that most likely stand behind the last claim's; after any other wake all are looked at.
+_MOSTLY_NEW = frozenset({"notify", "slot"})
 # A row that a poll finds sooner than this after it became due: its notification may be on the way.
 _UNANNOUNCED_AFTER_S = 1.0
-# A due row that somebody has locked: nobody tells us of the lock's end, so we look after about as long as it has
-# lasted. Usually another listener is just claiming it.
-_LOCKED_PAUSE_S, _LONGEST_LOCKED_PAUSE_S = 0.02, 5.0
 
 
 class Found(Enum):
@@ -78,14 +75,12 @@ class Dispatcher:
         self._spares_writers = spares_writers
         self._bell: Bell | None = None
         self._unheeded_rings = 0
-        self._locked_pause_s = _LOCKED_PAUSE_S
-        self._held: Counter[int] = Counter()
-        self._is_stopping = False
+        self._claimer = Claimer(table, executor, slots, wake, publish, gate=gate, limits=limits)
         self._has_strays = False
         self._strays_at = 0.0
         self._troubles = 0
         self._last_trouble = ""
-        slots.on_freed(self._slot_freed)
+        slots.on_freed(self.slot_freed)
         self._wants_slot = False
 
     @property
@@ -100,7 +95,7 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Claim no more; `run` returns once a claim that is under way has been handed over."""
-        self._is_stopping = True
+        self._claimer.is_stopping = True
         self.wake.ring("stop")
 
     def peers_changed(self) -> None:
@@ -109,13 +104,13 @@ class Dispatcher:
             self._bell.owes = True
         self.wake.ring("peer")
 
-    async def run(self, session_key: int, executors: TaskGroup, bell: Bell) -> None:
-        """Look at every wake until stopped. Handlers run in `executors`. Raises SessionLost."""
+    async def run(self, session_key: int, crew: Crew, bell: Bell) -> None:
+        """Look at every wake until stopped. Handler calls join the `crew`. Raises SessionLost."""
         self._bell = bell
-        self._held.clear()  # rows of a former session are not ours any more
+        self._claimer.begin(session_key, crew)
         self._strays_at = anyio.current_time() + self._poll_s()
         self.wake.ring("start")
-        while not self._is_stopping:
+        while not self._claimer.is_stopping:
             reasons = await self.wake.wait(self._poll_s)
             for reason in reasons:
                 self._publish(Woke(queue=self.name, reason=reason))
@@ -123,8 +118,10 @@ class Dispatcher:
             try:
                 # by the clock, not by the reason: a queue that is never quiet is never woken by the poll
                 if self._has_strays or anyio.current_time() >= self._strays_at:
-                    await self._release_strays(session_key, bell)
-                found = await self._look(session_key, executors, bell, reasons)
+                    bell.owes |= await self._claimer.release_strays()
+                    self._has_strays = False
+                    self._strays_at = anyio.current_time() + self._poll_s()
+                found = await self._look(bell, reasons)
                 self._troubles = 0
                 await self._rest(bell, found)
             except DatabaseError as error:
@@ -163,43 +160,52 @@ class Dispatcher:
             self._unheeded_rings = 0
             bell.silence()
 
-    async def _look(self, session_key: int, executors: TaskGroup, bell: Bell, reasons: frozenset[str]) -> Found:
+    async def _look(self, bell: Bell, reasons: frozenset[str]) -> Found:
         """Claim until nothing is due, no slot is free or the gate refuses."""
-        is_first = reasons != {"slot"}
         if reasons - _HEARD_BY_ALL:
             bell.has_news()
         if reasons != {"due"}:
-            self._locked_pause_s = _LOCKED_PAUSE_S
-        while not self._is_stopping:
-            limits = self._limits()
-            if not limits.enabled:
-                self._publish(LookSkipped(queue=self.name, interval_s=self._poll_s()))
-                self._wants_slot = False
-                return Found.SWITCHED_OFF
-            free = self._slots.free(self.name, limits.concurrency)
-            self._wants_slot = free == 0
-            if free == 0:
-                if is_first and "notify" in reasons:
-                    self._heed(bell, is_late=True)
-                return Found.NO_SLOT
-            refusal = await self._admit()
-            if refusal is not None:
-                self.wake.ring_in(refusal.wait_s)
-                return Found.REFUSAL
-            if self._limits() != limits:  # changed while the gate was asked
-                await self._withdraw()
-                continue
-            most = limits.batch_size if limits.batch_size > 1 else free
-            jobs = await self._claim(session_key, most, limits, executors, is_first=is_first)
-            self._heed(bell, is_late=self.wake.is_rung("notify"))
-            if jobs:
-                bell.found_work()
-            if is_first and reasons == {"poll"} and self.hears():
-                self._tell_unannounced(jobs, bell)
-            is_first = False
-            if len(jobs) < most:
-                return Found.NOTHING
-        return Found.NO_SLOT
+            self._claimer.forget_locked()
+        if reasons - _MOSTLY_NEW:
+            self._claimer.start_over()
+        found: Found | None = None
+        while found is None:
+            found = await self._step(bell, reasons)
+            reasons = frozenset({"slot"})
+        return found
+
+    async def _step(self, bell: Bell, reasons: frozenset[str]) -> Found | None:
+        """Claim once; None = it was full, there may be more."""
+        is_first = reasons != {"slot"}
+        if self._claimer.is_stopping:
+            return Found.NO_SLOT
+        limits = self._limits()
+        if not limits.enabled:
+            self._publish(LookSkipped(queue=self.name, interval_s=self._poll_s()))
+            self._wants_slot = False
+            return Found.SWITCHED_OFF
+        free = 0 if self._executor.is_behind else self._slots.free(self.name, limits.concurrency)
+        self._wants_slot = free == 0
+        if free == 0:
+            if is_first and "notify" in reasons:
+                self._heed(bell, is_late=True)
+            return Found.NO_SLOT
+        is_batch = limits.batch_size > 1
+        with self._slots.reserved(self.name, 1 if is_batch else free):
+            claimed = await self._claimer.claim(limits.batch_size if is_batch else free, limits, is_first=is_first)
+        if isinstance(claimed, Refusal):
+            self.wake.ring_in(claimed.wait_s)
+            return Found.REFUSAL
+        if claimed is None:
+            return None
+        self._heed(bell, is_late=self.wake.is_rung("notify"))
+        if claimed.jobs:
+            bell.found_work()
+        if is_first and reasons == {"poll"} and self.hears():
+            self._tell_unannounced(claimed.jobs, bell)
+        if claimed.is_full or (claimed.is_partial and not self._claimer.postpones(is_asleep=bell.is_on)):
+            return None
+        return Found.NOTHING
 
     def _tell_unannounced(self, jobs: Sequence[Job], bell: Bell) -> None:
         count = sum(job.due_for_s > _UNANNOUNCED_AFTER_S for job in jobs)
@@ -207,82 +213,7 @@ class Dispatcher:
             bell.silence()  # another table may have its name by now, and that one's bell is off: turn it on anew
             self._publish(Unannounced(queue=self.name, count=count))
 
-    async def _claim(
-        self, session_key: int, most: int, limits: Limits, executors: TaskGroup, *, is_first: bool
-    ) -> Sequence[Job]:
-        started = time.perf_counter()
-        self.wake.forget_alarm()  # the claim tells the next due time; alarms set meanwhile are kept
-        try:
-            claim = await self.table.claim(limit=most, session_key=session_key)
-        except DatabaseError:
-            await self._withdraw()
-            raise
-        duration_s = time.perf_counter() - started
-        # the rescue goes by the timeout of now, which may be another one than before the claim
-        limits = replace(limits, timeout_s=self._limits().timeout_s)
-        if claim.jobs and duration_s >= 1.0:
-            # the operation's time runs from the claim; below a second the grace of the rescue covers it
-            limits = replace(limits, timeout_s=limits.timeout_s - int(duration_s))
-            if limits.timeout_s <= 0:  # we were stopped in between: the rows may be somebody else's by now
-                await self._withdraw()
-                raise Unreachable(
-                    f"the claim took {duration_s:.1f} s, longer than its rows are ours; they are given back"
-                )
-        if not self._is_stopping:  # cancelled, but not by a shutdown: the session is lost, and these rows with it
-            await anyio.lowlevel.checkpoint_if_cancelled()
-        # From here to start_soon nothing awaits: what the claim returned is ours, also if we were cancelled meanwhile.
-        if limits.batch_size > 1:
-            self._start([claim.jobs] if claim.jobs else [], limits, executors)
-        else:
-            self._start([[job] for job in claim.jobs], limits, executors)
-        if claim.next_due_s is not None:
-            self.wake.ring_in(max(claim.next_due_s, 0.001))
-        if claim.passed_over:
-            self.wake.ring_in(self._locked_pause_s)
-            self._locked_pause_s = min(self._locked_pause_s * 2, _LONGEST_LOCKED_PAUSE_S)
-        if not claim.jobs:
-            await self._withdraw()
-        waiting = len(claim.jobs)
-        if is_first and len(claim.jobs) == most:
-            waiting += await self.table.waiting()
-        is_counted = is_first or len(claim.jobs) < most
-        self._publish(
-            Checked(
-                queue=self.name, claimed=len(claim.jobs), waiting=waiting if is_counted else None, duration_s=duration_s
-            )
-        )
-        return claim.jobs
-
-    def _start(self, batches: Sequence[Sequence[Job]], limits: Limits, executors: TaskGroup) -> None:
-        for batch in batches:
-            for job in batch:
-                self._held[job.claim_id] += 1
-            self._slots.take(self.name)
-            self._executor.start(executors, batch, limits, self._let_go)
-
-    def _let_go(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            self._held[job.claim_id] -= 1
-            if self._held[job.claim_id] <= 0:
-                del self._held[job.claim_id]
-
-    def _slot_freed(self) -> None:
+    def slot_freed(self) -> None:
+        """There may be room for a call: a handler has ended, or its outcomes are written."""
         if self._wants_slot:
             self.wake.ring("slot")
-
-    async def _admit(self) -> Refusal | None:
-        return None if self._gate is None else await self._gate.admit()
-
-    async def _withdraw(self) -> None:
-        if self._gate is not None:
-            await self._gate.withdraw()
-
-    async def _release_strays(self, session_key: int, bell: Bell) -> None:
-        count = await self.table.release_strays(session_key=session_key, held=list(self._held))
-        self._has_strays = False
-        self._strays_at = anyio.current_time() + self._poll_s()
-        if count:
-            bell.owes = True
-            self._publish(
-                Trouble(where=f"{self.name} claim", error=f"gave back {count} rows whose claim or settle was cut")
-            )

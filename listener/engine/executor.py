@@ -4,24 +4,21 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
-from weakref import WeakSet
 
 import anyio
-from anyio.abc import TaskGroup
 
 from listener.core.errors import Unavailable, Unreachable
 from listener.core.events import OperationEnded, OperationStarted, Publish
-from listener.core.job import Job, settlement
+from listener.core.job import Job, Settlement, settlement
 from listener.core.outcome import Done, Fail, Outcome, Release, Retry, Snooze
 from listener.core.queue import Limits
 from listener.core.retry import Backoff
 from listener.engine.completer import Completer
+from listener.engine.crew import Crew
 from listener.engine.slots import Slots
 
 Handler: TypeAlias = Callable[[Sequence[Job]], Awaitable[Sequence[Outcome]]]
 
-# Seconds the release of a cancelled batch may take; afterwards its rows are rescued with the session.
-RELEASE_LIMIT_S = 5.0
 # A queue without a gate has nothing that holds it back while its API is down.
 UNGATED_PAUSE_S = 5.0
 
@@ -50,13 +47,21 @@ class Executor:
         self._is_gated = is_gated
         self._is_releasing = is_releasing
         self._backoff = backoff
-        self._deadlines: WeakSet[anyio.CancelScope] = WeakSet()
+        self._deadlines: set[anyio.CancelScope] = set()
 
     def start(
-        self, group: TaskGroup, jobs: Sequence[Job], limits: Limits, settled: Callable[[Sequence[Job]], None]
+        self, crew: Crew, jobs: Sequence[Job], limits: Limits, deadline_s: float, let_go: Callable[[], None]
     ) -> None:
-        """Run one batch in the group. Its time runs from here, and so does what `prolong` does to it."""
-        group.start_soon(self.run, jobs, limits, settled, self._deadline(limits))
+        """Begin one call in one slot, which the caller has taken. deadline_s: by the event loop's clock; `prolong`
+        moves it from here on. let_go: told when the rows are settled."""
+        deadline = anyio.CancelScope(deadline=deadline_s)
+        self._deadlines.add(deadline)
+        crew.start(self._run(crew, jobs, limits, deadline, let_go), deadline)
+
+    @property
+    def is_behind(self) -> bool:
+        """So many outcomes wait to be written that no call should begin."""
+        return self._completer.is_behind
 
     def prolong(self, by_s: float) -> None:
         """Move the deadline of the calls under way: the operation timeout has changed by so many seconds. The rescue
@@ -64,72 +69,59 @@ class Executor:
         for deadline in self._deadlines:
             deadline.deadline += by_s
 
-    def _deadline(self, limits: Limits) -> anyio.CancelScope:
-        deadline = anyio.CancelScope(deadline=anyio.current_time() + limits.timeout_s)
-        self._deadlines.add(deadline)
-        return deadline
-
-    async def run(
+    async def _run(
         self,
+        crew: Crew,
         jobs: Sequence[Job],
         limits: Limits,
-        settled: Callable[[Sequence[Job]], None],
-        deadline: anyio.CancelScope | None = None,
+        deadline: anyio.CancelScope,
+        let_go: Callable[[], None],
     ) -> None:
-        """Handle one batch in one slot, which the caller has taken; `settled` is told when its rows are let go."""
+        """The slot is free when the handler has ended: writing its outcomes is the completer's work. One deadline for
+        the whole operation, its splits included: a longer one would outlive the claim."""
         operation = f"{self._queue}-{jobs[0].claim_id}-{jobs[0].id}"  # a claim may be several operations
-        started = time.perf_counter()
-        self._publish(
-            OperationStarted(
-                queue=self._queue,
-                operation=operation,
-                active=self._slots.active,
-                jobs=len(jobs),
-                labels=tuple(str(job.id if job.label is None else job.label) for job in jobs),
-                pickup_s=tuple(job.due_for_s for job in jobs),
-            )
-        )
+        started_s = time.perf_counter()
+        self._publish(OperationStarted(queue=self._queue, operation=operation, active=self._slots.active, jobs=jobs))
         outcomes: dict[int, Outcome] = {}
-        result, error = "cancelled", None
-        try:
-            try:
-                result, error = await self._handle(jobs, deadline or self._deadline(limits), outcomes)
-            except anyio.get_cancelled_exc_class():
-                await self._release(jobs, outcomes, limits)
-                raise
-            await self._settle(jobs, outcomes, limits)
-        finally:
-            settled(jobs)
-            active = self._slots.give_back(self._queue)
-            self._publish(
-                OperationEnded(
-                    queue=self._queue,
-                    operation=operation,
-                    active=active,
-                    result=result,
-                    duration_s=time.perf_counter() - started,
-                    error=error,
-                )
-            )
-
-    async def _handle(
-        self, jobs: Sequence[Job], deadline: anyio.CancelScope, outcomes: dict[int, Outcome]
-    ) -> tuple[str, str | None]:
-        """Fill `outcomes` by position of the job. One deadline for the whole operation, its splits included: a longer
-        one would outlive the claim."""
-        started_at = anyio.current_time()
+        error: str | None = None
         with deadline:
             error = await self._attempt(jobs, range(len(jobs)), outcomes)
         self._deadlines.discard(deadline)
+        duration_s = time.perf_counter() - started_s
         if not deadline.cancelled_caught:
+            result = "failed" if error else "completed"
             if outcomes and all(isinstance(outcome, Release) for outcome in outcomes.values()):
-                return "released", error
-            return ("failed", error) if error else ("completed", None)
-        allowed_s = round(max(deadline.deadline - started_at, 0.0), 1)
-        text = f"The handler did not end within {allowed_s:g} s (operation_timeout)."
-        for position in range(len(jobs)):
-            outcomes.setdefault(position, Retry(text))
-        return "timeout", text
+                result = "released"
+        elif not crew.is_cancelled:
+            allowed_s = deadline.deadline - (anyio.current_time() - duration_s)
+            error = f"The handler did not end within {round(max(allowed_s, 0.0), 1):g} s (operation_timeout)."
+            result = "timeout"
+            _fill(outcomes, jobs, Retry(error))
+        else:
+            result = "cancelled"
+            if self._is_releasing():
+                _fill(outcomes, jobs, Release())
+            else:
+                outcomes.clear()
+        self._publish(
+            OperationEnded(
+                queue=self._queue,
+                operation=operation,
+                active=self._slots.give_back(self._queue),
+                result=result,
+                duration_s=duration_s,
+                error=error,
+            )
+        )
+        self._completer.put(self._settlements(jobs, outcomes, limits), let_go)
+
+    def _settlements(self, jobs: Sequence[Job], outcomes: dict[int, Outcome], limits: Limits) -> list[Settlement]:
+        return [
+            settlement(
+                jobs[position], outcome, max_attempts=limits.max_attempts, backoff=self._backoff, jitter=random.random()
+            )
+            for position, outcome in sorted(outcomes.items())
+        ]
 
     async def _attempt(self, jobs: Sequence[Job], positions: range, outcomes: dict[int, Outcome]) -> str | None:
         """Call the handler; an exception from more than one job is not charged to all: halve until it stands alone."""
@@ -154,27 +146,10 @@ class Executor:
             return first or second
         return None
 
-    async def _settle(self, jobs: Sequence[Job], outcomes: dict[int, Outcome], limits: Limits) -> None:
-        await self._completer.settle(
-            [
-                settlement(
-                    jobs[position],
-                    outcome,
-                    max_attempts=limits.max_attempts,
-                    backoff=self._backoff,
-                    jitter=random.random(),
-                )
-                for position, outcome in sorted(outcomes.items())
-            ]
-        )
 
-    async def _release(self, jobs: Sequence[Job], outcomes: dict[int, Outcome], limits: Limits) -> None:
-        if not self._is_releasing():
-            return
-        for position in range(len(jobs)):
-            outcomes.setdefault(position, Release())
-        with anyio.move_on_after(RELEASE_LIMIT_S, shield=True):
-            await self._settle(jobs, outcomes, limits)
+def _fill(outcomes: dict[int, Outcome], jobs: Sequence[Job], outcome: Outcome) -> None:
+    for position in range(len(jobs)):
+        outcomes.setdefault(position, outcome)
 
 
 def _checked(answers: Sequence[Outcome], count: int) -> Sequence[Outcome]:

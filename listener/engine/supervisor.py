@@ -8,11 +8,20 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
 
-from listener.core.errors import ConfigError, DatabaseError, ListenerError, Pooled, SessionLost, Unmigrated, Unreachable
+from listener.core.errors import (
+    ConfigError,
+    DatabaseError,
+    ListenerError,
+    Pooled,
+    SessionLost,
+    Unreachable,
+    most_telling,
+)
 from listener.core.events import Publish, Rung, SessionClosed, SessionOpened, Stopping, Trouble
 from listener.core.retry import Backoff
 from listener.db.pool import Pool
@@ -21,6 +30,7 @@ from listener.db.trouble import is_permanent
 from listener.engine.bell import Bell
 from listener.engine.completer import Completer
 from listener.engine.configuration import Configuration
+from listener.engine.crew import Crew
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
@@ -29,6 +39,8 @@ from listener.engine.watch import Watch
 RECONNECT = Backoff(base_s=0.2, cap_s=10.0)
 # The self-test is repeated while things are quiet: a pooler or proxy may have come in between later.
 SELF_TEST_EVERY_S = 300.0
+# Seconds that cancelled calls and their settles may take; afterwards their rows are rescued with the session.
+_SETTLING_LIMIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +135,7 @@ class Supervisor:
         try:
             await self._serve(session)
         except* (SessionLost, DatabaseError, ConfigError) as group:
-            failure = _first(group)
+            failure = most_telling(group)
         finally:
             await session.close()
         if failure is not None:
@@ -160,12 +172,15 @@ class Supervisor:
             for worker in self._workers.values():
                 scope.start_soon(worker.completer.run)
             scope.start_soon(self._until_lost, lambda: self._keep_house(session))
-            async with anyio.create_task_group() as executors:
-                scope.start_soon(self._shut_down, executors.cancel_scope)
-                async with anyio.create_task_group() as dispatching:
-                    for worker in self._workers.values():
-                        bell = Bell(worker.dispatcher.table, session, self._publish, is_alone=self._watch.is_alone)
-                        dispatching.start_soon(worker.dispatcher.run, session.key, executors, bell)
+            with anyio.CancelScope() as settling:
+                async with Crew.gathered() as crew:
+                    scope.start_soon(self._shut_down, crew, settling)
+                    async with anyio.create_task_group() as dispatching:
+                        for worker in self._workers.values():
+                            bell = Bell(worker.dispatcher.table, session, self._publish, is_alone=self._watch.is_alone)
+                            dispatching.start_soon(worker.dispatcher.run, session.key, crew, bell)
+                for worker in self._workers.values():
+                    await worker.completer.flush()
             if self._is_releasing:
                 await self._tell_others(session)
             scope.cancel_scope.cancel("all work is settled")
@@ -191,7 +206,7 @@ class Supervisor:
         await self._verify()
         await session.self_test(self._pool)
         await self._configuration.reload()
-        await self._rescue()
+        await self._rescuer.run_once()
         self._has_connected, self._failures, self._former = True, 0, None
         self.state, self.detail = "connected", f"session {session.key}"
         recovered_s = None if self._lost_at is None else time.monotonic() - self._lost_at
@@ -211,20 +226,17 @@ class Supervisor:
         """With each safety poll: is the lease still ours, is the configuration, are there rows of the dead?"""
         next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
         while True:
-            await self._configuration.pause(self._poll_s(random.uniform(0.9, 1.1)))  # replicas do not march in step
+            jitter = random.uniform(0.9, 1.1)  # replicas do not march in step
+            await self._configuration.pause(
+                partial(lambda j: j * self._configuration.live.fast_polling_interval, jitter)
+            )
             await session.check()
             # each by itself: rows of the dead are given back also while the configuration cannot be read
             await self._survive(self._configuration.reload())
-            await self._survive(self._rescue())
+            await self._survive(self._rescuer.run_once())
             if anyio.current_time() >= next_self_test and not self._slots.active:
                 await self._survive(session.self_test(self._pool))
                 next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
-
-    def _poll_s(self, jitter: float) -> Callable[[], float]:
-        return lambda: jitter * self._configuration.live.fast_polling_interval
-
-    async def _rescue(self) -> None:
-        await self._rescuer.run_once()
 
     async def _survive(self, chore: Awaitable[object]) -> None:
         try:
@@ -234,7 +246,7 @@ class Supervisor:
         except DatabaseError as error:
             self._publish(Trouble(where="safety poll", error=str(error)))
 
-    async def _shut_down(self, executors: anyio.CancelScope) -> None:
+    async def _shut_down(self, crew: Crew, settling: anyio.CancelScope) -> None:
         await self._stopping.wait()
         self.state, self.detail = "stopping", "waiting for running handlers"
         self._publish(Stopping(stage=1, active=self._slots.active))
@@ -244,7 +256,9 @@ class Supervisor:
             await self._hurrying.wait()
         self._is_releasing = True
         self._publish(Stopping(stage=2, active=self._slots.active))
-        executors.cancel("shutdown")
+        crew.cancel()
+        await anyio.sleep(_SETTLING_LIMIT_S)
+        settling.cancel("the database does not take the outcomes")
 
     def _hear(self, channel: str, payload: str) -> None:
         if channel == CONFIG_CHANNEL:
@@ -283,17 +297,3 @@ def _is_final(error: ListenerError) -> bool:
     if not isinstance(error, DatabaseError):
         return False
     return not isinstance(error, Unreachable) or (error.__cause__ is not None and is_permanent(error.__cause__))
-
-
-def _first(group: BaseExceptionGroup[ListenerError]) -> ListenerError:
-    """Pick the error that explains most: what no waiting mends before a lost session."""
-    leaves: list[ListenerError] = []
-    todo: list[BaseException] = [group]
-    while todo:
-        error = todo.pop()
-        if isinstance(error, BaseExceptionGroup):
-            todo.extend(error.exceptions)
-        elif isinstance(error, ListenerError):
-            leaves.append(error)
-    final = ConfigError | Pooled | Unmigrated
-    return min(leaves, key=lambda error: (not isinstance(error, final), isinstance(error, SessionLost)))

@@ -47,43 +47,43 @@ class Calls:
 
     async def __call__(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
         """Return one outcome per job. Raises what the function raises."""
+        if self._model is None:
+            return await self._call(jobs)
         outcomes: dict[int, Outcome] = {}
         typed: dict[int, Job[Any]] = {}
         for position, job in enumerate(jobs):
             try:
-                typed[position] = job if self._model is None else replace(job, row=self._model.read(job.row))
+                typed[position] = replace(job, row=self._model.read(job.row))
             except RowFaults as faults:
                 outcomes[position] = Fail(str(faults))
         if typed:
             outcomes.update(zip(typed, await self._call(list(typed.values())), strict=True))
         return [outcomes[position] for position in range(len(jobs))]
 
-    async def _call(self, jobs: list[Job[Any]]) -> Sequence[Outcome]:
+    async def _call(self, jobs: Sequence[Job[Any]]) -> Sequence[Outcome]:
+        argument: Any = list(jobs) if self._is_batch else jobs[0]
         try:
-            answer = await self._run(jobs if self._is_batch else jobs[0])
+            if self._threads is None:
+                answer = await self._function(argument)
+            else:
+                answer = await self._threads.run(self._function, argument)
+                answer = await answer if inspect.isawaitable(answer) else answer
         except NoThread as error:
             return [Snooze(_NO_THREAD_PAUSE_S, str(error))] * len(jobs)
         except Exception as error:
             self._on_surprise(error)
             raise
         if not self._is_batch:
-            answer = [answer]
-        elif answer is None:
+            return [self._checked(answer)]
+        if answer is None:
             return [Done()] * len(jobs)
-        elif not isinstance(answer, list | tuple):
-            return [Fail(f"the handler returned {answer!r:.200} for a batch; return None or a list of outcomes")] * len(
-                jobs
-            )
+        if not isinstance(answer, list | tuple):
+            text = f"the handler returned {answer!r:.200} for a batch; return None or a list of outcomes"
         elif len(answer) != len(jobs):
             text = f"the handler returned {len(answer)} outcomes for {len(jobs)} jobs; return one for each, in order"
-            return [Fail(text)] * len(jobs)
-        return [self._checked(one) for one in answer]
-
-    async def _run(self, argument: Any) -> Any:
-        if self._threads is None:
-            return await self._function(argument)
-        answer = await self._threads.run(self._function, argument)
-        return await answer if inspect.isawaitable(answer) else answer
+        else:
+            return [self._checked(one) for one in answer]
+        return [Fail(text)] * len(jobs)
 
     def _checked(self, answer: object) -> Outcome:
         match answer:

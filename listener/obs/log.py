@@ -132,12 +132,12 @@ class EventLog:
         """Write the event's line; never raises."""
         log = self._log
         match event:
-            case e.Checked():
-                self._checked(event)
             case e.OperationStarted():
                 self._started(event)
             case e.OperationEnded():
                 self._ended(event)
+            case e.Checked():
+                self._checked(event)
             case e.Settled(queue=queue, outcomes=outcomes, lost=lost, duration_s=duration_s):
                 if self._tells_debug():
                     log.debug("Settled", queue=queue, outcomes=outcomes, duration_ms=_ms(duration_s))
@@ -217,7 +217,8 @@ class EventLog:
         if self._tells_operations or self._tells_debug():
             tell = self._log.info if self._tells_operations else self._log.debug
             text = f"Operation {event.operation} started - Active operations: {self._active}"
-            tell(text, queue=event.queue, jobs=event.jobs, rows=event.labels)
+            rows = [str(job.id if job.label is None else job.label) for job in event.jobs]
+            tell(text, queue=event.queue, jobs=len(rows), rows=rows)
 
     def _ended(self, event: e.OperationEnded) -> None:
         self._active -= 1

@@ -1,5 +1,6 @@
 """Prometheus metrics. Names and labels are fixed; units are in the names."""
 
+from collections import Counter as Counts
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -14,11 +15,10 @@ from prometheus_client import (
 )
 
 from listener.core import events as e
+from listener.obs.timings import SECONDS, Timings
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
-# From a tenth of the usual pickup (1 ms) to the slowest safety poll (300 s).
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 OUTCOMES = ("complete", "retry", "snooze", "fail", "release")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -31,6 +31,7 @@ class Metrics:
 
     def __init__(self, queues: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
+        self._running: Counts[str] = Counts()
         self._children: dict[tuple[object, tuple[str, ...]], Any] = {}
         ProcessCollector(registry=self.registry)
         self._make_queue_metrics(self.registry)
@@ -60,23 +61,11 @@ class Metrics:
         self._rescued = Counter(
             "listener_jobs_rescued", "Rows given back whose session was gone or whose time ran out", q, registry=r
         )
-        self._pickup = Histogram(
-            "listener_pickup_seconds",
-            "Seconds from a row becoming due to its handler's start",
-            q,
-            buckets=SECONDS,
-            registry=r,
+        self._pickup = Timings(
+            "listener_pickup_seconds", "Seconds from a row becoming due to its handler's start", registry=r
         )
-        self._handler = Histogram(
-            "listener_handler_seconds",
-            "Seconds of one handler call, its settle included",
-            q,
-            buckets=SECONDS,
-            registry=r,
-        )
-        self._claim = Histogram(
-            "listener_claim_seconds", "Seconds of one claim statement", q, buckets=SECONDS, registry=r
-        )
+        self._handler = Timings("listener_handler_seconds", "Seconds of one handler call", registry=r)
+        self._claim = Timings("listener_claim_seconds", "Seconds of one claim statement", registry=r)
         self._pending = Gauge("listener_queue_pending", "Rows waiting (status Pending, due or not)", q, registry=r)
         self._oldest = Gauge(
             "listener_queue_oldest_pending_seconds", "Seconds the oldest due row has been waiting", q, registry=r
@@ -152,9 +141,9 @@ class Metrics:
             self._settled.labels(queue, outcome)
         for action in ("process", "skip"):
             self._checks.labels(queue, action)
-        for histogram in (self._pickup, self._handler, self._claim):
-            histogram.labels(queue)
-        self._active.labels(queue)
+        for timings in (self._pickup, self._handler, self._claim):
+            timings.show(queue)
+        self._running[queue] = 0
 
     def _child(self, metric: M, *labels: str) -> M:
         """The series of a family; the family's own way to it costs 10 µs, and an event may need three."""
@@ -166,6 +155,12 @@ class Metrics:
     def on_event(self, event: e.Event) -> None:
         """Count an event; never raises."""
         match event:
+            case e.OperationStarted(queue=queue, jobs=jobs):  # the first two: up to thousands a second
+                self._running[queue] += 1
+                self._pickup.observe(queue, (job.due_for_s for job in jobs))
+            case e.OperationEnded(queue=queue, duration_s=duration_s):
+                self._running[queue] -= 1
+                self._handler.observe(queue, (duration_s,))
             case e.Woke(queue=queue, reason=reason):
                 self._child(self._wakes, queue, reason).inc()
             case e.Rung(queue=queue, by=by):
@@ -177,15 +172,7 @@ class Metrics:
             case e.Checked(queue=queue, claimed=claimed, duration_s=duration_s):
                 self._child(self._checks, queue, "process" if claimed else "skip").inc()
                 self._child(self._claimed, queue).inc(claimed)
-                self._child(self._claim, queue).observe(duration_s)
-            case e.OperationStarted(queue=queue, pickup_s=pickup_s):
-                self._child(self._active, queue).inc()
-                pickup = self._child(self._pickup, queue)
-                for seconds in pickup_s:
-                    pickup.observe(seconds)
-            case e.OperationEnded(queue=queue, duration_s=duration_s):
-                self._child(self._active, queue).dec()
-                self._child(self._handler, queue).observe(duration_s)
+                self._claim.observe(queue, (duration_s,))
             case e.Settled(queue=queue, outcomes=outcomes, lost=lost):
                 for outcome, count in outcomes.items():
                     self._child(self._settled, queue, outcome).inc(count)
@@ -238,4 +225,6 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return the exposition text."""
+        for queue, running in self._running.items():
+            self._active.labels(queue).set(running)
         return generate_latest(self.registry)

@@ -22,21 +22,21 @@ class Operation:
 
 
 class Operations:
-    """Follows the engine's events."""
+    """Follows the engine's events. Thousands a second begin and end between two questions, so a start is only kept."""
 
     def __init__(self) -> None:
-        self._running: dict[str, Operation] = {}
+        self._running: dict[str, tuple[e.OperationStarted, float]] = {}
 
     def on_event(self, event: e.Event) -> None:
         """Note a start or an end; never raises."""
-        match event:
-            case e.OperationStarted(operation=operation, queue=queue, jobs=jobs):
-                self._running[operation] = Operation(operation, queue, jobs, time.monotonic())
-            case e.OperationEnded(operation=operation):
-                self._running.pop(operation, None)
-            case _:
-                pass
+        if isinstance(event, e.OperationStarted):
+            self._running[event.operation] = (event, time.monotonic())
+        elif isinstance(event, e.OperationEnded):
+            self._running.pop(event.operation, None)
 
     def running(self) -> list[Operation]:
         """Return what runs now, oldest first."""
-        return list(self._running.values())
+        return [
+            Operation(event.operation, event.queue, len(event.jobs), started_s)
+            for event, started_s in self._running.values()
+        ]

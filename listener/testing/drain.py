@@ -14,6 +14,7 @@ from listener.db.pool import Pool
 from listener.db.queue import QueueTable, Settled
 from listener.db.session import Session
 from listener.engine.completer import Completer
+from listener.engine.crew import Crew
 from listener.engine.executor import Executor
 from listener.engine.slots import Slots
 from listener.library.assignments import assignments
@@ -80,7 +81,7 @@ class _Queue:
         self._session_key = session_key
         self._slots = Slots(lambda: 1)
         self._again: list[Settlement] = []
-        self.completer = Completer(table, _ignore, on_reopened=lambda: None, on_delayed=lambda _: None)
+        self.completer = Completer(table, _ignore, on_reopened=_nothing, on_delayed=lambda _: None, on_room=_nothing)
         self._executor = Executor(
             table.queue.name,
             assignment.handler,
@@ -101,7 +102,10 @@ class _Queue:
             if jobs := [job for job in claim.jobs if not self._is_again(job)]:
                 has_run = True
                 self._slots.take(self._table.queue.name)
-                await self._executor.run(jobs, self._limits, lambda _: None)
+                async with Crew.gathered() as crew:
+                    deadline_s = anyio.current_time() + self._limits.timeout_s
+                    self._executor.start(crew, jobs, self._limits, deadline_s, _nothing)
+                await self.completer.flush()
 
     def _is_again(self, job: Job) -> bool:
         """Tell whether the job was put off in this drain and has come due meanwhile, and then keep it to the end."""
@@ -126,3 +130,7 @@ class _Queue:
 
 def _ignore(event: Event) -> None:
     """Nobody listens."""
+
+
+def _nothing() -> None:
+    """Nobody waits."""

@@ -63,7 +63,7 @@ async def test_a_row_that_somebody_has_locked_is_found_soon_after(database: Data
         count = len(one.of(Checked))
         one.wake.ring("notify")
         await until_async(lambda: len(one.of(Checked)) > count, what="a look that passes over nothing")
-        assert one.wake._due_at == float("inf"), "no look is due any more"
+        await until_async(lambda: one.wake._due_at == float("inf"), what="no look to be due any more")
 
 
 async def test_a_row_that_others_refer_to_is_claimed_at_once(database: Database) -> None:

@@ -1,5 +1,7 @@
 """The completer writes everything it is given once, many in one statement, whatever the database does meanwhile."""
 
+from functools import partial
+
 import anyio
 import pytest
 from conftest import Database
@@ -24,20 +26,22 @@ def waits_for_a_lock(database: Database) -> bool:
 async def test_what_arrives_during_a_write_goes_into_the_next(database: Database) -> None:
     """Two statements for twenty callers, and each is told when its own are written."""
     ids = insert(database, 20)
-    async with bench(database, Work()) as one, one.running(dispatches=False) as group:
+    told: list[int] = []
+    async with bench(database, Work()) as one, one.running(dispatches=False):
         jobs = await one.claim(20)
         person = database.connect()
         with person.transaction():
             person.execute("SELECT FROM orders_inbox WHERE id = %s FOR UPDATE", [jobs[0].id])
-            group.start_soon(one.completer.settle, [Settlement(job=jobs[0], kind=Settle.COMPLETE)])
+            one.completer.put([Settlement(job=jobs[0], kind=Settle.COMPLETE)], lambda: told.append(0))
             await until_async(lambda: waits_for_a_lock(database), what="the first write to be under way")
-            for job in jobs[1:]:
-                group.start_soon(one.completer.settle, [Settlement(job=job, kind=Settle.COMPLETE)])
+            for n, job in enumerate(jobs[1:], 1):
+                one.completer.put([Settlement(job=job, kind=Settle.COMPLETE)], partial(told.append, n))
             await anyio.wait_all_tasks_blocked()
-            assert one.of(Settled) == []
-        await until_async(lambda: len(one.of(Settled)) == 2, what="both writes")
+            assert one.of(Settled) == told == []
+        await one.completer.flush()
 
         assert [event.outcomes for event in one.of(Settled)] == [{"complete": 1}, {"complete": 19}]
+        assert told == list(range(20))
     assert [row["status"] for row in read_all(database, ids)] == ["Uploaded"] * 20
 
 
@@ -46,12 +50,14 @@ async def test_large_parcels_are_not_torn_and_not_piled_up(database: Database) -
     insert(database, 1_900)
     async with bench(database, Work()) as one, one.running(dispatches=False):
         jobs = await one.claim(1_900)
-        async with anyio.create_task_group() as group:
-            for start in (0, 600, 1_200):
-                part = [Settlement(job=job, kind=Settle.COMPLETE) for job in jobs[start : start + 600]]
-                group.start_soon(one.completer.settle, part)
-            group.start_soon(one.completer.settle, [Settlement(job=job, kind=Settle.COMPLETE) for job in jobs[1_800:]])
+        for start in (0, 600, 1_200):
+            part = [Settlement(job=job, kind=Settle.COMPLETE) for job in jobs[start : start + 600]]
+            one.completer.put(part, lambda: None)
+        assert one.completer.is_behind
+        one.completer.put([Settlement(job=job, kind=Settle.COMPLETE) for job in jobs[1_800:]], lambda: None)
+        await one.completer.flush()
 
+        assert not one.completer.is_behind
         assert [sum(event.outcomes.values()) for event in one.of(Settled)] == [600, 600, 700]
     assert counts(database) == {"Uploaded": 1_900}
 
@@ -60,9 +66,9 @@ async def test_the_caller_returns_when_it_is_written_and_not_before(database: Da
     insert(database)
     async with bench(database, Work()) as one, one.running(dispatches=False):
         (job,) = await one.claim(1)
-        await one.completer.settle([Settlement(job=job, kind=Settle.COMPLETE)])
+        await one.settle([Settlement(job=job, kind=Settle.COMPLETE)])
         assert counts(database) == {"Uploaded": 1}
-        await one.completer.settle([])
+        await one.settle([])
 
 
 async def test_a_cut_connection_costs_no_outcome(database: Database) -> None:
@@ -75,7 +81,7 @@ async def test_a_cut_connection_costs_no_outcome(database: Database) -> None:
             " AND datname = current_database()"
         )
         with anyio.fail_after(30):
-            await one.completer.settle([Settlement(job=job, kind=Settle.COMPLETE) for job in jobs])
+            await one.settle([Settlement(job=job, kind=Settle.COMPLETE) for job in jobs])
 
         assert one.of(Trouble)
         assert counts(database) == {"Uploaded": 5}
@@ -86,12 +92,12 @@ async def test_a_row_that_a_person_holds_is_waited_for_and_not_given_up(database
     insert(database, 3)
     async with open_pool(database, max_size=4, statement_timeout_s=0.2) as pool:
         one = Bench(pool, Work())
-        async with one.running(dispatches=False) as group:
+        async with one.running(dispatches=False):
             jobs = await one.claim(3)
             person = database.connect()
             with person.transaction():
                 person.execute("SELECT FROM orders_inbox WHERE id = %s FOR UPDATE", [jobs[1].id])
-                group.start_soon(one.completer.settle, [Settlement(job=job, kind=Settle.COMPLETE) for job in jobs])
+                one.completer.put([Settlement(job=job, kind=Settle.COMPLETE) for job in jobs], lambda: None)
                 await until_async(lambda: len(one.of(Trouble)) >= 2, what="two tries")
                 assert counts(database) == {"Processing": 3}
             await until_async(lambda: counts(database) == {"Uploaded": 3}, what="the outcomes")
@@ -107,7 +113,7 @@ async def test_the_dispatcher_learns_of_rows_that_are_due_again(database: Databa
             (job,) = await one.claim(1)
             if is_edited:
                 database.execute("UPDATE orders_inbox SET payload = '[]' WHERE id = %s", [job.id])
-            await one.completer.settle([Settlement(job=job, kind=kind, delay_s=0.0, error="e")])
+            await one.settle([Settlement(job=job, kind=kind, delay_s=0.0, error="e")])
             rings = is_edited or kind in (Settle.RELEASE, Settle.RETRY, Settle.SNOOZE)
             with anyio.move_on_after(0.05 if not rings else 10) as scope:
                 assert await one.wake.wait(lambda: 300.0) == {"reopened"}
@@ -120,7 +126,7 @@ async def test_a_delay_sets_the_alarm(database: Database) -> None:
     insert(database, 3, payload="{}")
     async with bench(database, Work()) as one, one.running(dispatches=False):
         jobs = await one.claim(3)
-        await one.completer.settle(
+        await one.settle(
             [
                 Settlement(job=jobs[0], kind=Settle.RETRY, delay_s=250.0, error="e"),
                 Settlement(job=jobs[1], kind=Settle.SNOOZE, delay_s=0.05),
@@ -128,7 +134,7 @@ async def test_a_delay_sets_the_alarm(database: Database) -> None:
         )
         assert await one.wake.wait(lambda: 300.0) == {"due"}
         database.execute("UPDATE orders_inbox SET payload = '[]' WHERE id = %s", [jobs[2].id])
-        await one.completer.settle([Settlement(job=jobs[2], kind=Settle.RETRY, delay_s=250.0, error="e")])
+        await one.settle([Settlement(job=jobs[2], kind=Settle.RETRY, delay_s=250.0, error="e")])
         with anyio.fail_after(10):
             assert await one.wake.wait(lambda: 300.0) == {"reopened"}
 
@@ -140,9 +146,7 @@ async def test_what_became_of_each_row_is_told_once(database: Database) -> None:
         jobs = await one.claim(5)
         database.execute("UPDATE orders_inbox SET claim_id = 0 WHERE id = %s", [jobs[4].id])
         kinds = [Settle.COMPLETE, Settle.FAIL, Settle.RETRY, Settle.RELEASE, Settle.FAIL]
-        await one.completer.settle(
-            [Settlement(job=job, kind=kind, error="why") for job, kind in zip(jobs, kinds, strict=True)]
-        )
+        await one.settle([Settlement(job=job, kind=kind, error="why") for job, kind in zip(jobs, kinds, strict=True)])
 
         (settled,) = one.of(Settled)
         assert settled.outcomes == {"complete": 1, "fail": 1, "retry": 1, "release": 1}

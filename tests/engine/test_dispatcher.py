@@ -12,11 +12,14 @@ from waiting import until_async
 from workbench import Bench, Work, bench, quiet
 
 from listener.core.budget import Refusal
-from listener.core.events import Checked, LookSkipped, OperationEnded, Settled, Trouble, Woke
+from listener.core.events import BellArmed, Checked, LookSkipped, OperationEnded, Settled, Trouble, Woke
 from listener.core.job import Job
 from listener.core.outcome import Done, Outcome, Retry, Snooze
 from listener.core.queue import Limits, Queue
-from listener.db.queue import Claim, QueueTable
+from listener.db.queue import Claim, Place, QueueTable
+from listener.engine import claimer
+from listener.engine.completer import MOST_ROWS
+from listener.engine.crew import Crew
 from listener.engine.slots import Slots
 from listener.workflows.upload.handler import UPLOAD
 
@@ -89,7 +92,8 @@ async def test_never_more_than_the_free_slots(database: Database) -> None:
     seen: list[int] = []
 
     def answer(jobs: Sequence[Job]) -> Sequence[Outcome]:
-        seen.append(counts(database).get("Processing", 0))
+        claimed = 30 - counts(database).get("Pending", 0)
+        seen.append(claimed - len(seen))  # those before us have been handled, written or not
         return [Done() for _ in jobs]
 
     work = Work(answer)
@@ -287,8 +291,8 @@ class CutAfterClaim(QueueTable):
     claimed = 0
     before_cut = staticmethod(lambda: None)
 
-    async def claim(self, *, limit: int, session_key: int) -> Claim:
-        claim = await super().claim(limit=limit, session_key=session_key)
+    async def claim(self, *, limit: int, session_key: int, start: Place | None = None) -> Claim:
+        claim = await super().claim(limit=limit, session_key=session_key, start=start)
         self.claimed += len(claim.jobs)
         if claim.jobs:
             self.before_cut()
@@ -307,11 +311,13 @@ async def test_cancelled_right_after_the_claim(database: Database, batch_size: i
         one = Bench(pool, work, limits=Limits(batch_size=batch_size, concurrency=10), table=table)
         if is_releasing:
             one.is_releasing, table.before_cut = True, one.dispatcher.stop
-        async with one.running(dispatches=False) as executors:
+        async with one.running(dispatches=False) as crew, anyio.create_task_group() as group:
+            bell = await one.bell(group)
             with anyio.CancelScope() as table.scope:
-                await one.dispatcher.run(SESSION, executors, await one.bell(executors))
+                await one.dispatcher.run(SESSION, crew, bell)
             assert table.scope.cancel_called
-            executors.cancel_scope.cancel("shutdown")
+            crew.cancel()
+            group.cancel_scope.cancel("shutdown")
         assert table.claimed == 5
         assert one.slots.active == 0
         assert {(row["status"], row["attempts"]) for row in read_all(database)} == {
@@ -352,11 +358,12 @@ async def test_stopped_during_a_claim_hands_over_what_it_brought(database: Datab
         person.execute("BEGIN; LOCK TABLE orders_inbox IN SHARE ROW EXCLUSIVE MODE")
         async with anyio.create_task_group() as outer:
             outer.start_soon(one.completer.run)
-            async with anyio.create_task_group() as executors:
-                executors.start_soon(one.dispatcher.run, SESSION, executors, await one.bell(outer))
+            async with Crew.gathered() as crew, anyio.create_task_group() as dispatching:
+                dispatching.start_soon(one.dispatcher.run, SESSION, crew, await one.bell(outer))
                 await until_the_claim_waits(database)
                 one.dispatcher.stop()
                 person.execute("COMMIT")
+            await one.completer.flush()
             outer.cancel_scope.cancel("all work is settled")
         assert sorted(work.seen) == sorted(row["id"] for row in read_all(database))
         assert counts(database) == {"Uploaded": 3}
@@ -494,3 +501,67 @@ async def test_a_mixed_crowd_ends_done(database: Database) -> None:
         await until_async(lambda: one.slots.active == 0, what="all slots back")
     assert set(seen) == set(ids)
     assert {(row["claim_id"], row["claimed_by"]) for row in read_all(database)} == {(None, None)}
+
+
+async def test_outcomes_that_cannot_be_written_stop_the_claims(database: Database) -> None:
+    """A slot is free when its handler has ended; but what waits to be written is bounded, also while a person's lock
+    holds up everything."""
+    insert(database, 5 * MOST_ROWS)
+    work = Work()
+    async with open_pool(database, max_size=4, statement_timeout_s=60) as pool:
+        one = Bench(pool, work, limits=Limits(batch_size=100, concurrency=2))
+        person = database.connect()
+        async with one.running():
+            await quiet(work, 2)
+            with person.transaction():
+                person.execute("SELECT FROM orders_inbox WHERE id = %s FOR UPDATE", [work.seen[0]])
+                work.open.set()
+                await until_async(lambda: one.completer.is_behind, what="the outcomes to wait")
+                for _ in range(3):  # each wake is heard when the look before it has ended
+                    count = len(one.of(Woke))
+                    one.wake.ring("notify")
+                    await until_async(lambda count=count: len(one.of(Woke)) > count, what="a look")  # type: ignore[misc]
+                assert MOST_ROWS <= len(work.seen) <= MOST_ROWS + 2 * 100
+            await all_done(database, 5 * MOST_ROWS)
+    assert sorted(work.seen) == sorted(set(work.seen))
+
+
+class Slow(QueueTable):
+    """Its claims seem to take long, and it notes where they began."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.starts: list[Place | None] = []
+
+    async def claim(self, *, limit: int, session_key: int, start: Place | None = None) -> Claim:
+        self.starts.append(start)
+        return await super().claim(limit=limit, session_key=session_key, start=start)
+
+
+@pytest.mark.parametrize("is_asleep", [True, False])
+async def test_a_row_before_the_last_claims_is_found_a_moment_later(
+    database: Database, monkeypatch: pytest.MonkeyPatch, is_asleep: bool
+) -> None:
+    """After a long claim the next go on where it ended; an urgent row waits for the look at all rows, which is made
+    before anybody goes to sleep, or by an alarm of our own."""
+    monkeypatch.setattr(claimer, "_LONG_S", 0.0)
+    monkeypatch.setattr(claimer, "_SHARE", 1e9)
+    work = opened()
+    async with open_pool(database) as pool:
+        table = Slow(pool, UPLOAD)
+        one = Bench(pool, work, table=table)
+        one.hears = is_asleep
+        async with one.running():
+            insert(database)
+            one.wake.ring("notify")
+            await quiet(work, 1)
+            if is_asleep:
+                await until_async(lambda: one.of(BellArmed), what="the bell")
+            await until_async(lambda: isinstance(one.events[-1], Checked) and table.starts[-1] is None, what="a rest")
+            del table.starts[:]
+            insert(database, priority=1)
+            one.wake.ring("notify")
+            await quiet(work, 2)
+        assert table.starts[0] is not None
+        assert None in table.starts
+        assert any(event.reason == "due" for event in one.of(Woke)) == is_asleep

@@ -15,6 +15,7 @@ from listener.core.events import OperationEnded, OperationStarted
 from listener.core.job import Job
 from listener.core.outcome import Done, Fail, Outcome, Release, Retry, Snooze
 from listener.core.queue import Limits
+from listener.engine.crew import Crew
 
 pytestmark = pytest.mark.anyio
 
@@ -24,10 +25,10 @@ BATCH = 7
 async def run(one: Bench, count: int, limits: Limits | None = None) -> list[Job]:
     """Execute one batch to its end."""
     jobs = await one.claim(count)
-    one.slots.take("upload")
-    gone: list[Job] = []
     with anyio.fail_after(30):
-        await one.executor.run(jobs, limits or Limits(), gone.extend)
+        async with Crew.gathered() as crew:
+            gone = one.start(crew, jobs, limits)
+        await one.completer.flush()
     assert gone == jobs
     assert one.slots.active == 0
     assert len(one.of(OperationStarted)) == len(one.of(OperationEnded))
@@ -158,10 +159,10 @@ async def test_a_new_operation_timeout_counts_for_calls_under_way(database: Data
     """Lowered, a call ends by the new one: the rescue goes by it too. Raised, the old one ends nobody."""
     ids = insert(database, 2)
     work = Work()
-    async with bench(database, work) as one, one.running(dispatches=False) as group:
+    async with bench(database, work) as one, one.running(dispatches=False) as crew:
         jobs = await one.claim(2)
         for job in jobs:
-            one.executor.start(group, [job], Limits(timeout_s=60), lambda _: None)
+            one.start(crew, [job], Limits(timeout_s=60))
         one.executor.prolong(3600 - 60)  # it counts before the call has begun, too
         await quiet(work, 2)
         one.executor.prolong(1 - 3600)
@@ -217,13 +218,12 @@ async def test_a_cancelled_batch_is_released_at_shutdown_and_left_when_the_sessi
     async with bench(database, work) as one, anyio.create_task_group() as group:
         group.start_soon(one.completer.run)
         jobs = await one.claim(3)
-        one.slots.take("upload")
         one.is_releasing = is_releasing
-        async with anyio.create_task_group() as executors:
-            executors.start_soon(one.executor.run, jobs, Limits(), lambda _jobs: None)
+        async with Crew.gathered() as crew:
+            one.start(crew, jobs)
             await until_async(lambda: work.active == 1, what="the handler")
-            executors.cancel_scope.cancel("shutdown")
-        # when the executors have ended everything is written: the supervisor ends the completer then
+            crew.cancel()
+        await one.completer.flush()
         rows = read_all(database)
         group.cancel_scope.cancel("the test is over")
     assert one.slots.active == 0
@@ -242,23 +242,21 @@ async def test_outcomes_that_were_known_before_the_cancel_are_written(database: 
             await anyio.Event().wait()
         return [Done() for _ in jobs]
 
-    async with bench(database, handler) as one, one.running(dispatches=False) as group:
+    async with bench(database, handler) as one, one.running(dispatches=False) as crew:
         jobs = await one.claim(4)
-        one.slots.take("upload")
         one.is_releasing = True
-        group.start_soon(one.executor.run, jobs, Limits(), lambda _jobs: None)
+        one.start(crew, jobs)
         await anyio.wait_all_tasks_blocked()
-        group.cancel_scope.cancel("shutdown")
+        crew.cancel()
     assert [row["status"] for row in read_all(database, ids)] == ["Uploaded", "Uploaded", "Pending", "Pending"]
 
 
 async def test_a_result_for_a_row_that_was_taken_away_is_dropped(database: Database) -> None:
     insert(database)
     work = Work()
-    async with bench(database, work) as one, one.running(dispatches=False) as group:
+    async with bench(database, work) as one, one.running(dispatches=False) as crew:
         jobs = await one.claim(1)
-        one.slots.take("upload")
-        group.start_soon(one.executor.run, jobs, Limits(), lambda _jobs: None)
+        one.start(crew, jobs)
         await until_async(lambda: work.active == 1, what="the handler")
         database.execute("UPDATE orders_inbox SET status = 'Pending', claim_id = NULL")
         work.open.set()

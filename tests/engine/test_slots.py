@@ -55,3 +55,17 @@ def test_counts_never_drift(steps: list[str], most: int, concurrency: int) -> No
             assert slots.give_back(queue) == sum(model.values())
         assert slots.active == sum(model.values()) <= most
         assert all(slots.active_of(name) == count <= concurrency for name, count in model.items())
+
+
+def test_what_is_reserved_is_nobody_elses_and_free_again_at_the_end() -> None:
+    """Two queues that claim at the same time must not take the common slots twice."""
+    slots = Slots(lambda: 5)
+    told: list[int] = []
+    slots.on_freed(lambda: told.append(slots.free("b", 5)))
+    with slots.reserved("a", 3):
+        assert (slots.free("a", 4), slots.free("b", 5)) == (1, 2)
+        slots.take("a")
+        assert slots.active == 1
+        assert told == []
+    assert (slots.free("a", 4), slots.free("b", 5)) == (3, 4)
+    assert told == [4]

@@ -13,7 +13,7 @@ from waiting import until_async
 from listener.core.budget import Gate
 from listener.core.errors import SessionLost
 from listener.core.events import Event
-from listener.core.job import Job
+from listener.core.job import Job, Settlement
 from listener.core.outcome import Done, Outcome
 from listener.core.queue import Limits, Queue
 from listener.core.retry import Backoff
@@ -22,6 +22,7 @@ from listener.db.queue import QueueTable
 from listener.db.session import Session
 from listener.engine.bell import Bell
 from listener.engine.completer import Completer
+from listener.engine.crew import Crew
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.executor import Executor, Handler
 from listener.engine.slots import Slots
@@ -86,6 +87,7 @@ class Bench:
             self.events.append,
             on_reopened=lambda: self.wake.ring("reopened"),
             on_delayed=self.wake.ring_in,
+            on_room=lambda: self.dispatcher.slot_freed(),  # noqa: PLW0108 - made below
         )
         self.executor = Executor(
             queue.name,
@@ -115,16 +117,32 @@ class Bench:
         return [event for event in self.events if isinstance(event, kind)]
 
     @asynccontextmanager
-    async def running(self, *, dispatches: bool = True) -> AsyncIterator[TaskGroup]:
-        """Run it for the block; yields the group of the executors. Afterwards everything is cancelled."""
+    async def running(self, *, dispatches: bool = True) -> AsyncIterator[Crew]:
+        """Run it for the block; yields the calls under way. At its end they are cancelled, and outcomes are written."""
         async with anyio.create_task_group() as group:
             group.start_soon(self.completer.run)
-            async with anyio.create_task_group() as executors:
+            async with Crew.gathered() as crew:
                 if dispatches:
-                    group.start_soon(self._dispatch, group, executors, await self.bell(group))
-                yield executors
-                executors.cancel_scope.cancel("the test is over")
+                    group.start_soon(self._dispatch, group, crew, await self.bell(group))
+                yield crew
+                crew.cancel()
+            with anyio.move_on_after(5):
+                await self.completer.flush()
             group.cancel_scope.cancel("the test is over")
+
+    def start(self, crew: Crew, jobs: Sequence[Job], limits: Limits | None = None) -> list[Job]:
+        """Begin a call as the dispatcher would; returns a list that gets the jobs when they are let go."""
+        limits, gone = limits or self.limits, list[Job]()
+        self.slots.take(self.table.queue.name)
+        deadline_s = anyio.current_time() + limits.timeout_s
+        self.executor.start(crew, jobs, limits, deadline_s, lambda: gone.extend(jobs))
+        return gone
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Hand outcomes to the completer, and wait until they are written."""
+        written = anyio.Event()
+        self.completer.put(settlements, written.set)
+        await written.wait()
 
     async def bell(self, group: TaskGroup) -> Bell:
         """Open a session in the group, and the queue's bell on it; nobody else is there."""
@@ -132,9 +150,9 @@ class Bench:
         group.start_soon(self._listen, session)
         return Bell(self.table, session, self.events.append, is_alone=lambda: self.is_alone)
 
-    async def _dispatch(self, group: TaskGroup, executors: TaskGroup, bell: Bell) -> None:
+    async def _dispatch(self, group: TaskGroup, crew: Crew, bell: Bell) -> None:
         try:
-            await self.dispatcher.run(SESSION, executors, bell)
+            await self.dispatcher.run(SESSION, crew, bell)
         except SessionLost:
             if not group.cancel_scope.cancel_called:  # else it was in a statement when the session ended with the test
                 raise

@@ -28,6 +28,7 @@ UNPREPARED = {
     **dict.fromkeys(
         ("create_schema", "script_head", "create_books", "drop_index"), "a command, run by `listener migrate`"
     ),
+    "start": "a part of claim",
     "limit_locks": "a command, run by `listener attach`",
 }
 #: Values for the fields of templates, where they are not a queue's.

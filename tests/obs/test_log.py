@@ -116,7 +116,7 @@ def test_no_check_is_missing_from_the_metrics_lines(
 def test_operations_are_logged_with_the_count_of_active_ones(result: str, events: EventLog, lines: Lines) -> None:
     """The old scripts' words. The lines count themselves: a slot is taken before its operation begins."""
     for operation in ("upload-6", "upload-7"):
-        events.on_event(e.OperationStarted(queue="upload", operation=operation, active=2, jobs=3, pickup_s=()))
+        events.on_event(e.OperationStarted(queue="upload", operation=operation, active=2, jobs=[]))
     error = None if result == "completed" else "ShipStation answered 503"
     events.on_event(
         e.OperationEnded(queue="upload", operation="upload-7", active=1, result=result, duration_s=0.25, error=error)

@@ -6,6 +6,7 @@ import pytest
 from e2e.exposition import PROMISED, Exposition
 
 from listener.core import events as e
+from listener.core.job import Job
 from listener.obs.metrics import Metrics
 
 QUEUE = {"queue": "upload"}
@@ -26,9 +27,13 @@ def called(status: str) -> e.ApiCalled:
     return e.ApiCalled(**ACCOUNT, method="POST", path="/orders", status=status, duration_s=0.2)
 
 
+def job(due_for_s: float) -> Job:
+    return Job(queue="upload", id=1, claim_id=1, attempt=1, revision=0, due_for_s=due_for_s, row={})
+
+
 def started(**changes: Any) -> e.OperationStarted:
     return e.OperationStarted(
-        **{"queue": "upload", "operation": "upload-1", "active": 1, "jobs": 2, "pickup_s": (0.004, 2.0), **changes}
+        **{"queue": "upload", "operation": "upload-1", "active": 1, "jobs": [job(0.004), job(2.0)], **changes}
     )
 
 

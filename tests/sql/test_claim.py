@@ -25,7 +25,8 @@ from queues import (
 
 from listener.core.queue import Queue
 from listener.db.migrate import migrate
-from listener.db.queue import QueueTable
+from listener.db.queries import template
+from listener.db.queue import QueueTable, _fields
 from listener.workflows.upload.handler import UPLOAD
 
 #: What a planner may do differently; every combination is tried.
@@ -310,6 +311,51 @@ async def test_a_table_of_any_shape_is_claimed_and_settled(empty_database: Datab
     assert [job.id for job in jobs] == ["a", "b"]
     assert [tuple(job.row) for job in jobs] == [columns, columns]
     assert {job.row["key"] for job in jobs if columns} <= {"x"}
+
+
+@pytest.mark.anyio
+async def test_a_claim_goes_on_where_another_one_ended(database: Database) -> None:
+    """Rows of one moment are told apart by their key; what stands before is left, and found without a start."""
+    moment = "timestamptz '2026-01-02 03:04:05.678901+00'"
+    same = insert(database, 4, due=moment)
+    old, urgent = insert(database, due="'-infinity'"), insert(database, priority=1)
+    later = insert(database, due=f"{moment} + interval '1 microsecond'")
+    async with open_pool(database) as pool:
+        table = QueueTable(pool, UPLOAD)
+        first = await table.claim(limit=2, session_key=SESSION)
+        assert [job.id for job in first.jobs] == [*urgent, *old]
+        again = await table.claim(limit=2, session_key=SESSION, start=first.last)
+        assert [job.id for job in again.jobs] == same[:2]
+        before = insert(database, due=moment, priority=99)
+        rest = await table.claim(limit=9, session_key=SESSION, start=again.last)
+        assert [job.id for job in rest.jobs] == [*same[2:], *later]
+        nothing = await table.claim(limit=9, session_key=SESSION, start=rest.last)
+        assert (nothing.jobs, nothing.last) == ([], None)
+        whole = await table.claim(limit=9, session_key=SESSION)
+        assert [job.id for job in whole.jobs] == before
+
+
+@pytest.mark.anyio
+async def test_a_claim_that_goes_on_reads_nothing_of_what_was_claimed(database: Database) -> None:
+    """While an old snapshot keeps VACUUM away, the head of the index is full of rows that are not there any more."""
+    insert(database, 20_000)
+    holder = database.connect()
+    holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+    async with open_pool(database) as pool:
+        last = (await QueueTable(pool, UPLOAD).claim(limit=19_900, session_key=SESSION)).last
+    assert last is not None
+    conn = engine_connection(database)
+    params = {"limit": 10, "session_key": SESSION}
+    place = {"priority": last.priority, "scheduled_at_s": last.scheduled_at_s, "key": last.key}
+    fields = _fields(UPLOAD, "bigint")
+    going_on = template("queue", "claim", {**fields, "start": template("queue", "start", fields)})
+    pages = {}
+    for name, text, values in (("whole", statement("claim"), params), ("going on", going_on, params | place)):
+        conn.execute("BEGIN")
+        plan = conn.execute(sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ") + text, values).fetchall()
+        pages[name] = plan[0]["QUERY PLAN"][0]["Plan"]["Shared Hit Blocks"]
+        conn.execute("ROLLBACK")
+    assert 3 * pages["going on"] < pages["whole"], pages
 
 
 # What the statements read. One table of a million finished rows for all of these; each statement is rolled back.

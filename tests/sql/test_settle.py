@@ -235,11 +235,14 @@ async def test_a_refused_value_costs_only_its_own_job(
 
 
 async def complete(table: QueueTable, settlements: list[Settlement], events: list[Event]) -> None:
-    completer = Completer(table, events.append, on_reopened=lambda: None, on_delayed=lambda _delay_s: None)
+    completer = Completer(
+        table, events.append, on_reopened=lambda: None, on_delayed=lambda _delay_s: None, on_room=lambda: None
+    )
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
             group.start_soon(completer.run)
-            await completer.settle(settlements)
+            completer.put(settlements, lambda: None)
+            await completer.flush()
             group.cancel_scope.cancel("written")
 
 

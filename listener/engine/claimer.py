@@ -1,0 +1,188 @@
+"""Takes rows for one queue and hands them to the executor; knows which rows this process holds."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import anyio
+import anyio.lowlevel
+
+from listener.core.budget import Gate, Refusal
+from listener.core.errors import DatabaseError, Unreachable
+from listener.core.events import Checked, Publish, Trouble
+from listener.core.job import Job
+from listener.core.queue import Limits
+from listener.db.queue import Claim, Place, QueueTable
+from listener.engine.crew import Crew
+from listener.engine.executor import Executor
+from listener.engine.slots import Slots
+from listener.engine.wake import Wake
+
+# A due row that somebody has locked: nobody tells us of the lock's end, so we look after about as long as it has
+# lasted. Usually another listener is just claiming it.
+_LOCKED_PAUSE_S, _LONGEST_LOCKED_PAUSE_S = 0.02, 5.0
+# A claim from the start visits every row that was claimed since VACUUM could last clean up (measured: 0.4 µs each,
+# 21 ms after 40,000). One that took longer than this is followed by claims that go on from the last row, for so many
+# times as long, at most for a second: what stands before that row, as a retry does, waits meanwhile.
+_LONG_S, _SHARE, _LONGEST_S = 0.005, 20, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What one claim brought. is_full: there may be more. is_partial: rows before the last claim's were not seen."""
+
+    jobs: Sequence[Job]
+    is_full: bool
+    is_partial: bool
+
+
+class Claimer:
+    """One queue's claims. is_stopping: a cancellation from now on is a shutdown, and keeps what a claim brings."""
+
+    def __init__(
+        self,
+        table: QueueTable,
+        executor: Executor,
+        slots: Slots,
+        wake: Wake,
+        publish: Publish,
+        *,
+        gate: Gate | None,
+        limits: Callable[[], Limits],
+    ) -> None:
+        self.is_stopping = False
+        self._table = table
+        self._executor = executor
+        self._slots = slots
+        self._wake = wake
+        self._publish = publish
+        self._gate = gate
+        self._limits = limits
+        self._session_key = 0
+        self._crew = Crew()
+        self._held: Counter[int] = Counter()
+        self._locked_pause_s = _LOCKED_PAUSE_S
+        self._last: Place | None = None
+        self._goes_on_until = 0.0
+
+    def begin(self, session_key: int, crew: Crew) -> None:
+        """Claim for this session from now on; handler calls join the `crew`."""
+        self._session_key, self._crew = session_key, crew
+        self._held.clear()  # rows of a former session are not ours any more
+        self._last = None
+
+    def forget_locked(self) -> None:
+        """Something has changed: a row that is locked now may be another one than before."""
+        self._locked_pause_s = _LOCKED_PAUSE_S
+
+    def start_over(self) -> None:
+        """Let the next claim look at all rows."""
+        self._goes_on_until = 0.0
+
+    def postpones(self, *, is_asleep: bool) -> bool:
+        """Tell whether the look at the rows before the last claim's can wait for the alarm that is set here. Who is
+        about to go to sleep must have seen them."""
+        if is_asleep:
+            self._wake.ring_in(max(self._goes_on_until - anyio.current_time(), 0.001))
+        else:
+            self.start_over()
+        return is_asleep
+
+    async def claim(self, most: int, limits: Limits, *, is_first: bool) -> Claimed | Refusal | None:
+        """Claim at most so many rows, and start them; None = the limits have changed, ask again.
+
+        is_first: of this look; then it counts what waits. Raises Unreachable, DatabaseError.
+        """
+        refusal = None if self._gate is None else await self._gate.admit()
+        if refusal is not None:
+            return refusal
+        if self._limits() != limits:  # changed while the gate was asked
+            await self._withdraw()
+            return None
+        try:
+            claim, is_partial, duration_s = await self._ask(most)
+            limits = self._limits_after(limits, claim, duration_s)
+        except DatabaseError:
+            await self._withdraw()
+            raise
+        if not self.is_stopping:  # cancelled, but not by a shutdown: the session is lost, and these rows with it
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        # From here to the crew nothing awaits: what the claim returned is ours, also if we were cancelled meanwhile.
+        if limits.batch_size > 1:
+            self._start([claim.jobs] if claim.jobs else [], limits)
+        else:
+            self._start([[job] for job in claim.jobs], limits)
+        self._set_alarms(claim)
+        if not claim.jobs:
+            await self._withdraw()
+        claimed = Claimed(claim.jobs, len(claim.jobs) == most, is_partial)
+        waiting = len(claim.jobs)
+        if is_first and claimed.is_full:
+            waiting += await self._table.waiting()
+        self._publish(
+            Checked(
+                queue=self._table.queue.name,
+                claimed=len(claim.jobs),
+                waiting=waiting if is_first or not claimed.is_full else None,
+                duration_s=duration_s,
+            )
+        )
+        return claimed
+
+    async def release_strays(self) -> bool:
+        """Give back rows that this session holds and nobody here works on; not while a claim is under way."""
+        count = await self._table.release_strays(session_key=self._session_key, held=list(self._held))
+        if count:
+            text = f"gave back {count} rows whose claim or settle was cut"
+            self._publish(Trouble(where=f"{self._table.queue.name} claim", error=text))
+        return count > 0
+
+    async def _ask(self, most: int) -> tuple[Claim, bool, float]:
+        started_s = time.perf_counter()
+        start = self._last if anyio.current_time() < self._goes_on_until else None
+        if start is None:
+            self._wake.forget_alarm()  # the claim tells the next due time; alarms set meanwhile are kept
+        claim = await self._table.claim(limit=most, session_key=self._session_key, start=start)
+        duration_s = time.perf_counter() - started_s
+        if start is None and duration_s > _LONG_S:
+            self._goes_on_until = anyio.current_time() + min(_SHARE * duration_s, _LONGEST_S)
+        self._last = claim.last or self._last
+        return claim, start is not None, duration_s
+
+    def _limits_after(self, limits: Limits, claim: Claim, duration_s: float) -> Limits:
+        """The rescue goes by the timeout of now, which may be another one than before the claim, and the operation's
+        time runs from the claim; below a second the grace of the rescue covers it."""
+        timeout_s = self._limits().timeout_s
+        if claim.jobs and duration_s >= 1.0:
+            timeout_s -= int(duration_s)
+            if timeout_s <= 0:  # we were stopped in between: the rows may be somebody else's by now
+                raise Unreachable(
+                    f"the claim took {duration_s:.1f} s, longer than its rows are ours; they are given back"
+                )
+        return replace(limits, timeout_s=timeout_s)
+
+    def _set_alarms(self, claim: Claim) -> None:
+        if claim.next_due_s is not None:
+            self._wake.ring_in(max(claim.next_due_s, 0.001))
+        if claim.passed_over:
+            self._wake.ring_in(self._locked_pause_s)
+            self._locked_pause_s = min(self._locked_pause_s * 2, _LONGEST_LOCKED_PAUSE_S)
+
+    def _start(self, batches: Sequence[Sequence[Job]], limits: Limits) -> None:
+        deadline_s = anyio.current_time() + limits.timeout_s
+        for batch in batches:
+            claim_id = batch[0].claim_id
+            self._held[claim_id] += 1
+            self._slots.take(self._table.queue.name)
+            self._executor.start(self._crew, batch, limits, deadline_s, partial(self._let_go, claim_id))
+
+    def _let_go(self, claim_id: int) -> None:
+        self._held[claim_id] -= 1
+        if self._held[claim_id] <= 0:
+            del self._held[claim_id]
+
+    async def _withdraw(self) -> None:
+        if self._gate is not None:
+            await self._gate.withdraw()
