@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import Database
+from queues import until_waiting
 from sandbox.server import Client
 from waiting import until
 
@@ -70,6 +71,26 @@ def test_running_uploads_end_and_are_settled_and_no_more_is_claimed(
     listeners.start()
     orders.wait_uploaded(12)
     assert len(api.held()) == 12
+
+
+def test_outcomes_that_wait_to_be_written_are_written_before_the_end(
+    listeners: Services, orders: Orders, api: Client, database: Database
+) -> None:
+    """Their calls have ended, but the write of another one is held up by a person's lock."""
+    service = listeners.start().wait_ready()
+    api.fault({"latency_s": 1})
+    orders.insert(1)
+    api.until_in_flight(1)
+    person = database.connect()
+    with person.transaction():
+        person.execute("SELECT FROM orders_inbox FOR UPDATE")
+        until_waiting(database, "order-listener upload settle")
+        orders.insert(1, prefix="B")
+        api.until_in_flight(1)
+        service.signal(signal.SIGTERM)
+        until(lambda: len(service.events(" completed - Active operations:")) == 2, deadline_s=30, what="both calls")
+    assert service.process.wait(PROMPT_S) == 0
+    assert rows(database) == [("Uploaded", 1, None)] * 2
 
 
 def test_uploads_that_do_not_end_in_time_are_cancelled_and_given_back(

@@ -1,6 +1,7 @@
 """The claim takes what is due, in order, never more than asked for, each row once, and reads no more than it takes."""
 
 import itertools
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -397,12 +398,21 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 class Plan:
-    """What EXPLAIN (ANALYZE, BUFFERS) says of a statement."""
+    """What EXPLAIN (ANALYZE, BUFFERS) says of the plan for all values that the engine's connections make."""
 
     def __init__(self, conn: psycopg.Connection[Any], name: str, params: dict[str, Any] | None = None) -> None:
+        text, given = statement(name).as_string(None), params or {}
+        names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+        for number, placeholder in enumerate(names, 1):
+            text = text.replace(f"%({placeholder})s", f"${number}")
+        conn.execute(f"PREPARE planned AS {text.replace('%%', '%')}".encode())
+        values = sql.SQL("({})").format(sql.SQL(", ").join(sql.Literal(given[each]) for each in names))
+        explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE planned") + (
+            values if names else sql.SQL("")
+        )
         with conn.transaction(force_rollback=True):
-            explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ") + statement(name)
-            (row,) = conn.execute(explain, params).fetchall()
+            (row,) = conn.execute(explain).fetchall()
+        conn.execute("DEALLOCATE planned")
         self.root = row["QUERY PLAN"][0]["Plan"]
         self.all = list(nodes(self.root))
 
@@ -434,6 +444,20 @@ class Plan:
 INDEX_SCANS = {"Index Scan", "Index Only Scan"}
 
 
+def test_the_engines_statements_are_planned_once(database: Database) -> None:
+    """Planning a claim takes as long as claiming a row."""
+    conn = engine_connection(database)
+    for _ in range(10):
+        insert(database, 2)
+        (job, _other) = claim(conn, 2, prepare=True)
+        usual = {each: [] for each in ("kinds", "revisions", "delays", "errors", "values")}
+        settle = usual | {"keys": [job["job_key"]], "claims": [job["claim_id"]]}
+        conn.execute(statement("settle"), settle, prepare=True)
+    plans = conn.execute("SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE NOT from_sql").fetchall()
+    assert sum(plan["generic_plans"] for plan in plans) >= 20
+    assert [plan["custom_plans"] for plan in plans if plan["custom_plans"] > 1] == []
+
+
 def test_claim_reads_only_what_it_takes(stale_or_not: psycopg.Connection[Any]) -> None:
     """A million finished rows cost it nothing."""
     add(stale_or_not, 100, "now() - interval '1 second'")
@@ -444,6 +468,18 @@ def test_claim_reads_only_what_it_takes(stale_or_not: psycopg.Connection[Any]) -
     assert plan.pages("due") <= 60 + 10
     assert plan.pages("priorities") <= 10
     assert plan.rows < 16 * 50
+
+
+def test_a_claim_of_few_reads_few_of_many(stale_or_not: psycopg.Connection[Any]) -> None:
+    """A plan for all values does not know the LIMIT, and would read the table for a hash join."""
+    add(stale_or_not, 20_000, "now() - interval '1 second'")
+    stale_or_not.execute("ANALYZE orders_inbox")
+
+    plan = Plan(stale_or_not, "claim", {"limit": 10, "session_key": SESSION})
+
+    assert plan.scans == INDEX_SCANS
+    assert plan.pages() < 300
+    assert plan.rows < 20 * 10
 
 
 def test_claim_does_not_read_what_is_due_later(stale_or_not: psycopg.Connection[Any]) -> None:
