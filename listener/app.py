@@ -1,6 +1,7 @@
 """The service: its queues, and the clients that their handlers need. What every process has is in `process.py`."""
 
 from contextlib import AsyncExitStack
+from zoneinfo import ZoneInfo
 
 import anyio
 
@@ -13,9 +14,12 @@ from listener.db.budgets import ApiBudget
 from listener.db.queue import QueueTable
 from listener.engine.supervisor import Supervisor
 from listener.process import Assignment, Process
+from listener.workflows.imports.found import Rules
+from listener.workflows.imports.handler import IMPORT, Import, Settings
+from listener.workflows.imports.words import parse_words
 from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
 
-QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD,)}
+QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD, IMPORT)}
 # The older scripts' names in polling_metrics.
 _WORKFLOWS = {"upload": "shipstation-upload", "import": "xml-import"}
 
@@ -26,6 +30,7 @@ class App:
     def __init__(self, env: Environment) -> None:
         self.env = env
         self._names = chosen_queues(env)
+        self._imports = import_settings(env)
         accounts = set()
         if UPLOAD.name in self._names:
             accounts.add((CONNECTOR, account_name(credentials(env)[0])))  # missing ones are said before anything runs
@@ -60,6 +65,14 @@ class App:
                         gate=client.account,
                     )
                 )
+            if IMPORT.name in self._names:
+                self.process.assign(
+                    Assignment(
+                        table=QueueTable(self.process.pool, IMPORT),
+                        handler=Import(self.process.pool, self._imports, self.process.bus.publish),
+                        limits=_import_limits,
+                    )
+                )
             await self.process.run(started=started)
 
     def _shipstation(self) -> ShipStation:
@@ -91,6 +104,32 @@ def _upload_limits(live: LiveConfig) -> Limits:
         max_attempts=live.max_attempts,
         timeout_s=live.operation_timeout,
     )
+
+
+def _import_limits(live: LiveConfig) -> Limits:
+    return Limits(
+        enabled=live.is_enabled(IMPORT.name),
+        concurrency=live.import_concurrency,
+        max_attempts=live.max_attempts,
+        timeout_s=live.operation_timeout,
+    )
+
+
+def import_settings(env: Environment) -> Settings:
+    """Return how files of orders are read. Raises ConfigError."""
+    try:
+        words = parse_words(env.import_status_words)
+    except ValueError as error:
+        raise ConfigError(f"IMPORT_STATUS_WORDS: {error}") from error
+    rules = Rules(
+        zone=ZoneInfo(env.import_time_zone),
+        most_bytes=env.import_max_bytes,
+        most_orders=env.import_max_orders,
+        most_depth=env.import_max_depth,
+        most_field_chars=env.import_max_field,
+        most_seconds=env.import_max_seconds,
+    )
+    return Settings(order_source=env.import_order_source, rules=rules, words=words)
 
 
 def chosen_queues(env: Environment) -> list[str]:

@@ -1,0 +1,81 @@
+-- Files of orders: what the handler reads of one, and how its orders get into orders_inbox. The statements of one file are
+-- one transaction on a connection of its own (listener/db/transaction.py).
+
+-- name: content_slice
+-- One piece of what the row holds, and how much there is; a row of 100 MB never stands in memory as a whole.
+SELECT octet_length(held.bytes) AS size_bytes, substring(held.bytes FROM %(first)s FOR %(most)s) AS piece
+FROM (SELECT coalesce(body, convert_to(content, 'UTF8')) AS bytes FROM import_files WHERE id = %(id)s) AS held;
+
+-- name: find_copy
+-- Another row whose orders are there already and whose content was the same, under the same source.
+SELECT id, name FROM import_files
+WHERE source = %(source)s AND sha256 = %(sha256)s AND merged_at IS NOT NULL AND id <> %(id)s LIMIT 1;
+
+-- name: prepare_merge
+-- A place for one batch of orders; it ends with the transaction.
+CREATE TEMPORARY TABLE import_orders (
+    place integer, order_number text, version timestamptz, digest uuid, payload jsonb
+) ON COMMIT DROP;
+
+-- name: copy_orders
+COPY import_orders FROM STDIN;
+
+-- name: merge_orders
+-- Put the batch into orders_inbox. Of an order that is in it twice, the newer version counts, then the later place.
+-- The stored order wins when its version is newer; the same minute counts as newer, because shops write minutes.
+-- Locks: the rows that it changes, in the order of their numbers, so that small files never deadlock; an order that the file says
+-- nothing new about is neither locked nor written.
+WITH newest AS MATERIALIZED (
+    SELECT DISTINCT ON (order_number) order_number, version, digest, payload
+    FROM import_orders ORDER BY order_number, version DESC NULLS LAST, place DESC
+), known AS MATERIALIZED (
+    SELECT newest.order_number,
+           stored.imported_version > newest.version AS is_older,
+           stored.imported_digest IS NOT DISTINCT FROM newest.digest AS is_same
+    FROM newest JOIN orders_inbox AS stored ON stored.source = %(order_source)s AND stored.order_number = newest.order_number
+), merged AS (
+    INSERT INTO orders_inbox AS stored (source, order_number, status, payload, imported_version, imported_digest)
+    SELECT %(order_source)s, order_number, 'Pending', payload, version, digest
+    FROM newest
+    WHERE NOT EXISTS (SELECT FROM known WHERE known.order_number = newest.order_number AND (known.is_same OR known.is_older))
+    ORDER BY order_number
+    ON CONFLICT (source, order_number) DO UPDATE
+    SET payload = excluded.payload, imported_version = coalesce(excluded.imported_version, stored.imported_version),
+        imported_digest = excluded.imported_digest
+    WHERE stored.imported_digest IS DISTINCT FROM excluded.imported_digest
+      AND (stored.imported_version > excluded.imported_version) IS NOT TRUE
+    RETURNING order_number, xmax = 0 AS is_new
+)
+SELECT (SELECT count(*) FROM import_orders) AS given,
+       (SELECT count(*) FROM newest) AS differing,
+       (SELECT count(*) FROM merged WHERE is_new) AS inserted,
+       (SELECT count(*) FROM merged WHERE NOT is_new) AS updated,
+       (SELECT count(*) FROM known WHERE is_older AND NOT EXISTS (SELECT FROM merged WHERE merged.order_number = known.order_number)) AS older;
+
+-- name: touch_versions
+-- The same content under a newer version: what is between the two, and comes late, is older from now on.
+UPDATE orders_inbox AS stored
+SET imported_version = newest.version
+FROM (SELECT order_number, digest, max(version) AS version FROM import_orders GROUP BY order_number, digest) AS newest
+WHERE stored.source = %(order_source)s AND stored.order_number = newest.order_number
+  AND stored.imported_digest = newest.digest AND stored.imported_version < newest.version;
+
+-- name: clear_orders
+TRUNCATE import_orders;
+
+-- name: record_file
+-- The report of a file that was claimed, in the transaction of its orders. Fenced: no row = the claim is somebody else's by
+-- now, and the transaction must not be committed.
+UPDATE import_files
+SET sha256 = %(sha256)s, size_bytes = %(size_bytes)s, orders_found = %(found)s, orders_inserted = %(inserted)s,
+    orders_updated = %(updated)s, orders_unchanged = %(unchanged)s, orders_ignored = %(ignored)s, orders_rejected = %(rejected)s,
+    report = %(report)s::jsonb, merged_at = CASE WHEN %(is_merged)s::boolean THEN clock_timestamp() END
+WHERE id = %(id)s AND claim_id = %(claim_id)s AND status = 'Processing'
+RETURNING id;
+
+-- name: record_check
+-- What the older scripts kept of an import: files that wait, and when it was looked at; on polling_state row 1.
+UPDATE polling_state
+SET last_file_count = (SELECT count(*) FROM import_files WHERE status = 'Pending' AND scheduled_at <= now()),
+    last_upload_check = CURRENT_TIMESTAMP
+WHERE id = 1;
