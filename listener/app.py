@@ -1,10 +1,12 @@
 """The service: its queues, and the clients that their handlers need. What every process has is in `process.py`."""
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import anyio
 
+from listener.clients.folder import Folder
 from listener.clients.shipstation.client import CONNECTOR, ShipStation, account_name
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
@@ -14,8 +16,10 @@ from listener.db.budgets import ApiBudget
 from listener.db.queue import QueueTable
 from listener.engine.supervisor import Supervisor
 from listener.process import Assignment, Process
+from listener.workflows.imports.folder_source import SOURCE as FOLDER
+from listener.workflows.imports.folder_source import FolderSource
 from listener.workflows.imports.found import Rules
-from listener.workflows.imports.handler import IMPORT, Import, Settings
+from listener.workflows.imports.handler import IMPORT, Import, Opener, Settings
 from listener.workflows.imports.words import parse_words
 from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
 
@@ -40,6 +44,22 @@ class App:
             accounts=frozenset(accounts),
             workflows=_WORKFLOWS,
         )
+        self._openers: dict[str, Opener] = {}
+        if IMPORT.name in self._names and env.import_folder is not None:
+            self._watch_folder(env.import_folder)
+
+    def _watch_folder(self, path: Path) -> None:
+        folder = FolderSource(
+            Folder(path),
+            self.process.pool,
+            self.process.bus.publish,
+            settle_s=self.env.import_settle_s,
+            poll_s=lambda: self.process.live.poll_interval_s(IMPORT.name),
+            hears=lambda: self.process.live.notifications_enabled(IMPORT.name),
+        )
+        self.process.bus.subscribe(folder.on_event)
+        self.process.chores.append(folder.run)
+        self._openers[FOLDER] = folder
 
     @property
     def supervisor(self) -> Supervisor:
@@ -69,7 +89,7 @@ class App:
                 self.process.assign(
                     Assignment(
                         table=QueueTable(self.process.pool, IMPORT),
-                        handler=Import(self.process.pool, self._imports, self.process.bus.publish),
+                        handler=Import(self.process.pool, self._imports, self.process.bus.publish, self._openers),
                         limits=_import_limits,
                     )
                 )

@@ -4,11 +4,11 @@ The service (`app.py`) and a user's program (`library/`) differ in their queues 
 """
 
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
@@ -41,6 +41,8 @@ from listener.obs.operations import Operations
 from listener.obs.server import address_of, bind, serve
 from listener.web.api import build
 from listener.web.figures import Figures
+
+Chore: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,7 @@ class Process:
         self.address = ""
         self.bus = Bus()
         self.tables: list[QueueTable] = []
+        self.chores: list[Chore] = []  # run beside the work; to be added before the process is entered
         self._names = list(nouns)
         self._accounts = accounts
         self._serves = serves
@@ -248,7 +251,7 @@ class Process:
             configuration=self.configuration,
             shutdown_timeout_s=self.env.shutdown_timeout_s,
             verify=self._verify,
-            chores=(polling.run,),
+            chores=(polling.run, *self.chores),
         )
 
     async def _verify(self) -> None:

@@ -29,6 +29,7 @@ from listener.config.values import (
     URL_HINT,
     BaseUrl,
     DatabaseUrl,
+    Folder,
     HttpAddress,
     Queues,
     Schema,
@@ -116,6 +117,17 @@ class Environment(BaseSettings):
         description="seconds of one window",
     )
 
+    import_folder: Folder | None = Field(
+        default=None, alias="IMPORT_FOLDER", description="folder that order files are dropped into"
+    )
+    import_settle_s: float = Field(
+        default=1.0,
+        ge=0.05,
+        le=600,
+        allow_inf_nan=False,
+        alias="IMPORT_SETTLE",
+        description="seconds that a dropped file must have been left alone",
+    )
     import_order_source: str = Field(
         default="xml",
         min_length=1,

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -87,10 +88,17 @@ def _zone(name: str) -> str:
     return name
 
 
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise problem("expected a folder that exists")
+    return path.resolve()
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Schema = Annotated[str, AfterValidator(_schema)]
 HttpAddress = Annotated[str, AfterValidator(_http)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Queues = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_queues)]
+Folder = Annotated[Path, AfterValidator(_folder)]
 Zone = Annotated[str, AfterValidator(_zone)]

@@ -1,7 +1,7 @@
 """Files of orders in the database: what a row of import_files holds, and how its orders get into orders_inbox."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -72,6 +72,12 @@ class Merge:
             )
         )
 
+    async def commit_by_hand(self, name: str, *, sha256: str, size_bytes: int, rejects: Sequence[Any]) -> None:
+        """Commit with a row of its own: nobody has claimed the file."""
+        report = _report(self.counts, sha256, size_bytes, rejects)
+        await self._work.run(query("imports", "record_imported"), {"name": name, **self._order_source, **report})
+        await self._work.commit()
+
     async def commit(self, *, id_: int, claim_id: int, sha256: str, size_bytes: int, rejects: Sequence[Any]) -> bool:
         """Write the report and commit; False = the claim was lost, and nothing is committed.
 
@@ -120,6 +126,19 @@ async def find_copy(pool: Pool, id_: int, *, source: str, sha256: str) -> tuple[
     """Return id and name of another row of the source whose content was the same and is imported."""
     rows = await pool.run(query("imports", "find_copy"), {"id": id_, "source": source, "sha256": sha256}, name="import")
     return (rows[0]["id"], rows[0]["name"]) if rows else None
+
+
+async def offer_file(pool: Pool, *, source: str, uri: str, name: str, sha256: str, size_bytes: int) -> int:
+    """Make a file of a source work, unless its content is imported or waits already; the id of its row."""
+    params = {"source": source, "uri": uri, "name": name, "sha256": sha256, "size_bytes": size_bytes}
+    rows = await pool.run(query("imports", "offer_file"), params, name="import")
+    return int(rows[0]["id"])
+
+
+async def read_outcomes(pool: Pool, ids: Collection[int]) -> dict[int, str]:
+    """Return id → status of those files that are done with."""
+    rows = await pool.run(query("imports", "file_outcomes"), {"ids": list(ids)}, name="import")
+    return {row["id"]: row["status"] for row in rows}
 
 
 def _report(counts: Counts, sha256: str, size_bytes: int, rejects: Sequence[Any]) -> dict[str, Any]:

@@ -79,3 +79,33 @@ UPDATE polling_state
 SET last_file_count = (SELECT count(*) FROM import_files WHERE status = 'Pending' AND scheduled_at <= now()),
     last_upload_check = CURRENT_TIMESTAMP
 WHERE id = 1;
+
+-- name: offer_file
+-- Tell of a file that a source holds, as work: nothing when its content is imported or waits already; one that failed is tried
+-- again, since somebody has put it there again. (Not within 10 s: then it is just being moved away.)
+WITH known AS MATERIALIZED (
+    SELECT id FROM import_files WHERE source = %(source)s AND sha256 = %(sha256)s AND merged_at IS NOT NULL LIMIT 1
+), again AS (
+    UPDATE import_files SET status = 'Pending'
+    WHERE source = %(source)s AND uri = %(uri)s AND sha256 = %(sha256)s AND status NOT IN ('Pending', 'Processing')
+      AND updated_at < now() - interval '10 seconds' AND NOT EXISTS (SELECT FROM known)
+    RETURNING id
+), added AS (
+    INSERT INTO import_files (source, uri, name, sha256, size_bytes)
+    SELECT %(source)s, %(uri)s, %(name)s, %(sha256)s, %(size_bytes)s WHERE NOT EXISTS (SELECT FROM known)
+    ON CONFLICT (source, uri, sha256) DO NOTHING
+    RETURNING id
+)
+SELECT coalesce((SELECT id FROM known), (SELECT id FROM added), (SELECT id FROM again),
+                (SELECT id FROM import_files WHERE source = %(source)s AND uri = %(uri)s AND sha256 = %(sha256)s)) AS id;
+
+-- name: file_outcomes
+-- Which of these files are done with.
+SELECT id, status FROM import_files WHERE id = ANY (%(ids)s::bigint[]) AND status IN ('Imported', 'Failed');
+
+-- name: record_imported
+-- The row of a file that was imported by hand, in the transaction of its orders.
+INSERT INTO import_files (status, source, order_source, name, sha256, size_bytes, orders_found, orders_inserted, orders_updated,
+                          orders_unchanged, orders_ignored, orders_rejected, report, merged_at, finished_at)
+VALUES ('Imported', 'inline', %(order_source)s, %(name)s, %(sha256)s, %(size_bytes)s, %(found)s, %(inserted)s, %(updated)s,
+        %(unchanged)s, %(ignored)s, %(rejected)s, %(report)s::jsonb, clock_timestamp(), clock_timestamp());

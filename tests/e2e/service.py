@@ -103,7 +103,11 @@ class Service:
 
 def clean_environ() -> dict[str, str]:
     """The environment of this process without our settings."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("LISTENER_", "SHIPSTATION_"))}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LISTENER_", "SHIPSTATION_", "IMPORT_"))
+    }
 
 
 class Services:

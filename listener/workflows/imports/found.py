@@ -34,6 +34,10 @@ class FileTrouble(ValueError):  # noqa: N818
     """The file as a whole is none that we take; nothing of it is imported."""
 
 
+class FileChanged(FileTrouble):
+    """Somebody wrote to the file while it was read: look again later."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How a source's files are read.

@@ -3,27 +3,24 @@
 A file counts as a whole or not at all: until the commit nobody sees its orders, and a process that dies leaves none.
 """
 
-import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Protocol, cast
 
 import anyio
 import anyio.from_thread
-import anyio.to_thread
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from listener.core.errors import DatabaseError
 from listener.core.events import FileImported, Publish
 from listener.core.job import Job
-from listener.core.outcome import Done, Fail, Outcome
+from listener.core.outcome import Done, Fail, Outcome, Snooze
 from listener.core.queue import Queue
-from listener.db.imports import Batch, Counts, Merge, find_copy, merging, read_content
+from listener.db.imports import Counts, find_copy, merging, read_content
 from listener.db.pool import Pool
-from listener.workflows.imports.found import FileTrouble, Rules
+from listener.workflows.imports.found import FileChanged, FileTrouble, Rules
+from listener.workflows.imports.pipeline import in_thread, measure, merge_orders
 from listener.workflows.imports.reader import Reader
 from listener.workflows.imports.words import words_of
 
@@ -46,7 +43,9 @@ IMPORT = Queue(
 )
 # Content of a row up to this size stays in memory while it is parsed; more goes to a temporary file.
 _IN_MEMORY_BYTES = 8_000_000
-_CHUNK_BYTES = 1_000_000
+# Sources whose files are not in the row; not every process may be able to reach them.
+_ELSEWHERE = frozenset({"folder", "drive"})
+_ELSEWHERE_PAUSE_S, _CHANGED_PAUSE_S = 15.0, 1.0
 
 
 class Opener(Protocol):
@@ -72,12 +71,6 @@ class Settings:
         return replace(self.rules, words=words_of(order_source, self.words))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Extent:
-    sha256: str
-    size_bytes: int
-
-
 class Import:
     """The handler of queue `import`. openers: source → who opens its files; those of other sources are in the row."""
 
@@ -97,17 +90,26 @@ class Import:
     async def _import(self, job: Job) -> Outcome:
         if job.row["merged_at"] is not None:
             return Done()  # committed by a process that died before it could say so
+        source = job.row["source"]
+        if source in _ELSEWHERE and source not in self._openers:
+            return Snooze(_ELSEWHERE_PAUSE_S, f"this process cannot reach the {source}; one that can must run")
         try:
             async with self._opened(job) as file:
                 return await self._import_file(job, file)
+        except FileChanged as change:
+            return Snooze(_CHANGED_PAUSE_S, str(change))
         except FileTrouble as trouble:
             return Fail(f"{job.row['name'] or job.row['uri'] or 'content'}: {trouble}")
 
     async def _import_file(self, job: Job, file: BinaryIO) -> Outcome:
-        extent = await self._in_thread(partial(_measure, file, self._settings.rules.most_bytes))
+        extent = await self._in_thread(partial(measure, file, self._settings.rules.most_bytes))
+        if job.row["source"] == "folder" and job.row["sha256"] not in (None, extent.sha256):
+            return _done_unread(
+                job.row["sha256"], {"changed": "the file has other content by now, which has its own row"}
+            )
         copy = await find_copy(self._pool, job.id, source=job.row["source"], sha256=extent.sha256)
         if copy is not None:
-            return _done_as_copy(extent, *copy)
+            return _done_unread(extent.sha256, {"copy_of": copy[0], "name": copy[1]}, extent.size_bytes)
         order_source = job.row["order_source"] or self._settings.order_source
         # a text has no encoding any more, whatever it declares
         encoding = "utf-8" if job.row["source"] == "inline" else None
@@ -118,7 +120,7 @@ class Import:
             check_cancelled=anyio.from_thread.check_cancelled,
         )
         async with merging(self._pool, order_source) as merge:
-            await self._merge(reader, merge)
+            await merge_orders(reader, merge, self._threads)
             is_ours = await merge.commit(
                 id_=job.id,
                 claim_id=job.claim_id,
@@ -136,32 +138,8 @@ class Import:
             )
         return Done()
 
-    async def _merge(self, reader: Reader, merge: Merge) -> None:
-        """Let a thread parse while the batch before goes into the database. Raises FileTrouble, DatabaseError."""
-        send, receive = anyio.create_memory_object_stream[Batch](1)
-        trouble: Exception | None = None  # kept, because out of the group it would come wrapped
-
-        async def parse() -> None:
-            nonlocal trouble
-            async with send:
-                try:
-                    await self._in_thread(partial(_pump, reader, send))
-                except anyio.BrokenResourceError:
-                    return  # nobody takes the orders any more, which has its own reason
-                except Exception as error:  # noqa: BLE001 - raised again below
-                    trouble = trouble or error
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(parse)
-            try:
-                await _drain(receive, merge)
-            except DatabaseError as error:
-                trouble = error
-        if trouble is not None:
-            raise trouble
-
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+        return await in_thread(work, self._threads)
 
     @asynccontextmanager
     async def _opened(self, job: Job) -> AsyncIterator[BinaryIO]:
@@ -174,45 +152,15 @@ class Import:
             async for piece in read_content(self._pool, job.id):
                 await self._in_thread(partial(file.write, piece))
             if not file.tell():
-                raise FileTrouble("the row holds no content")
+                raise FileTrouble("the row holds no content (of what `listener import` has read none is kept)")
             file.seek(0)
             yield cast("BinaryIO", file)
 
 
-async def _drain(receive: MemoryObjectReceiveStream[Batch], merge: Merge) -> None:
-    async with receive:
-        async for batch in receive:
-            await merge.add(batch)
-
-
-def _pump(reader: Reader, send: MemoryObjectSendStream[Batch]) -> None:
-    """In the thread: hand over one batch after the other, waiting while the one before is still to be merged."""
-    for batch in reader.batches():
-        anyio.from_thread.run(send.send, batch)
-
-
-def _measure(file: BinaryIO, most_bytes: int) -> _Extent:
-    digest, size = hashlib.sha256(), 0
-    while chunk := file.read(_CHUNK_BYTES):
-        anyio.from_thread.check_cancelled()
-        size += len(chunk)
-        if size > most_bytes:
-            raise FileTrouble(f"larger than {most_bytes:,} bytes")
-        digest.update(chunk)
-    file.seek(0)
-    return _Extent(sha256=digest.hexdigest(), size_bytes=size)
-
-
-def _done_as_copy(extent: _Extent, id_: int, name: str | None) -> Done:
-    words = ("found", "inserted", "updated", "unchanged", "ignored", "rejected")
-    return Done(
-        {
-            "sha256": extent.sha256,
-            "size_bytes": extent.size_bytes,
-            "report": {"copy_of": id_, "name": name},
-            **{f"orders_{word}": 0 for word in words},
-        }
-    )
+def _done_unread(sha256: str, report: Mapping[str, Any], size_bytes: int | None = None) -> Done:
+    """Done without an order read. report: why."""
+    values = {"sha256": sha256, "size_bytes": size_bytes, "report": dict(report)}
+    return Done({**values, **{f"orders_{word}": 0 for word in asdict(Counts())}})
 
 
 def _event(job: Job, counts: Counts) -> FileImported:

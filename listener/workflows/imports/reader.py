@@ -79,6 +79,11 @@ class Reader:
         self._rules = rules
         self._encoding = encoding
 
+    @property
+    def bytes_read(self) -> int:
+        """How far it has come."""
+        return self._file.bytes_read
+
     def batches(self) -> Iterator[Batch]:
         """Yield the orders. Raises FileTrouble: then nothing of the file counts, also not what was yielded."""
         try:
@@ -182,7 +187,7 @@ class _Meter:
         self._rules = rules
         self._check_cancelled = check_cancelled
         self._begin = 0
-        self._read = 0
+        self.bytes_read = 0
         self._since_order = 0
         self._ends_at = time.monotonic() + rules.most_seconds
 
@@ -196,13 +201,13 @@ class _Meter:
                 raise FileTrouble(f"it is packed ({name}); unpack it")
         trimmed = head.lstrip(_BLANKS)
         self._begin = len(head) - len(trimmed)
-        self._read = len(head)
+        self.bytes_read = len(head)
         return trimmed
 
     def rewind(self) -> None:
         """Go back to where `start` began."""
         self._file.seek(self._begin)
-        self._read = self._begin
+        self.bytes_read = self._begin
 
     def order_ended(self) -> None:
         """What was read up to here is done with."""
@@ -214,9 +219,9 @@ class _Meter:
         if time.monotonic() > self._ends_at:
             raise FileTrouble(f"not read within {self._rules.most_seconds:g} s")
         data = self._file.read(size if size > 0 else _HEAD_BYTES)
-        self._read += len(data)
+        self.bytes_read += len(data)
         self._since_order += len(data)
-        if self._read > self._rules.most_bytes:
+        if self.bytes_read > self._rules.most_bytes:
             raise FileTrouble(f"larger than {self._rules.most_bytes:,} bytes")
         if self._since_order > self._rules.most_order_bytes:
             raise FileTrouble(f"no order ends within {self._rules.most_order_bytes:,} bytes")
