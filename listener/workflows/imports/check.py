@@ -21,9 +21,9 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 # A leap day goes the long way.
 _DAY = r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
 
-Code = Annotated[str, StringConstraints(max_length=50, pattern=r"\S")]
-Line = Annotated[str, StringConstraints(max_length=250, pattern=r"\S")]
-Note = Annotated[str, StringConstraints(max_length=5_000, pattern=r"\S")]
+Code = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50)]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=250)]
+Note = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=5_000)]
 Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(?:\.[0-9]{1,6})?$")]
 Credit = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,12}(?:\.[0-9]{1,6})?$")]
 Quantity = Annotated[int, Field(ge=1, le=10**12)]
