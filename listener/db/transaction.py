@@ -19,8 +19,9 @@ from listener.db.queries import Statement, query
 
 T = TypeVar("T")
 
-# A batch takes a fraction of a second; the rest is waiting for rows that others have locked.
-STATEMENT_LIMIT_S = 30.0
+# As in the pool. A batch takes a fraction of a second; the rest is waiting for rows that others have locked. Whoever
+# cancels waits for the statement under way.
+STATEMENT_LIMIT_S = 10.0
 
 
 class Transaction:

@@ -23,34 +23,32 @@ COPY import_orders FROM STDIN;
 -- name: merge_orders
 -- Put the batch into orders_inbox. Of an order that is in it twice, the newer version counts, then the later place.
 -- The stored order wins when its version is newer; the same minute counts as newer, because shops write minutes.
--- Locks: the rows that it changes, in the order of their numbers, so that small files never deadlock; an order that the file says
--- nothing new about is neither locked nor written.
+-- Locks: the rows that it changes, in the order of their numbers, so that files seldom deadlock (then one is done again); an order
+-- that the file says nothing new about is neither locked nor written.
 WITH newest AS MATERIALIZED (
     SELECT DISTINCT ON (order_number) order_number, version, digest, payload
     FROM import_orders ORDER BY order_number, version DESC NULLS LAST, place DESC
-), known AS MATERIALIZED (
-    SELECT newest.order_number,
-           stored.imported_version > newest.version AS is_older,
-           stored.imported_digest IS NOT DISTINCT FROM newest.digest AS is_same
-    FROM newest JOIN orders_inbox AS stored ON stored.source = %(order_source)s AND stored.order_number = newest.order_number
+), judged AS MATERIALIZED (
+    SELECT newest.*, coalesce(stored.imported_version > newest.version, false) AS is_older,
+           coalesce(stored.imported_digest = newest.digest, false) AS is_same
+    FROM newest LEFT JOIN orders_inbox AS stored ON stored.source = %(order_source)s AND stored.order_number = newest.order_number
 ), merged AS (
     INSERT INTO orders_inbox AS stored (source, order_number, status, payload, imported_version, imported_digest)
     SELECT %(order_source)s, order_number, 'Pending', payload, version, digest
-    FROM newest
-    WHERE NOT EXISTS (SELECT FROM known WHERE known.order_number = newest.order_number AND (known.is_same OR known.is_older))
+    FROM judged WHERE NOT is_same AND NOT is_older
     ORDER BY order_number
     ON CONFLICT (source, order_number) DO UPDATE
     SET payload = excluded.payload, imported_version = coalesce(excluded.imported_version, stored.imported_version),
         imported_digest = excluded.imported_digest
     WHERE stored.imported_digest IS DISTINCT FROM excluded.imported_digest
       AND (stored.imported_version > excluded.imported_version) IS NOT TRUE
-    RETURNING order_number, xmax = 0 AS is_new
+    RETURNING xmax = 0 AS is_new
 )
 SELECT (SELECT count(*) FROM import_orders) AS given,
        (SELECT count(*) FROM newest) AS differing,
        (SELECT count(*) FROM merged WHERE is_new) AS inserted,
        (SELECT count(*) FROM merged WHERE NOT is_new) AS updated,
-       (SELECT count(*) FROM known WHERE is_older AND NOT EXISTS (SELECT FROM merged WHERE merged.order_number = known.order_number)) AS older;
+       (SELECT count(*) FROM judged WHERE is_older) AS older;
 
 -- name: touch_versions
 -- The same content under a newer version: what is between the two, and comes late, is older from now on.

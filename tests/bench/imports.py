@@ -1,4 +1,5 @@
-"""Import of a large file beside a bare loop that only parses it: `python -m bench.imports [--orders N]`.
+"""Import of a large file beside a bare loop that only parses it, and a drop into the folder to the last order accepted:
+`python -m bench.imports [--orders N …] [--drops N]`.
 
 The bare loop is `lxml.etree.iterparse` over the same file, asking for whole orders and freeing them, doing nothing with
 them. Ours parses, checks, and merges into orders_inbox of a real Postgres on the same cores; the time is that of all of
@@ -10,7 +11,10 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parents[1]
@@ -86,6 +90,41 @@ def compare(database_url: str, folder: Path, orders: int, clear: Any) -> dict[st
     }
 
 
+def dropped(database_url: str, folder: Path, drops: int) -> dict[str, Any]:
+    """Drop a file of 50 orders again and again; seconds from its rename to the last order accepted by the sandbox."""
+    from workflows.imports import shop
+
+    from bench.upload import environ, sandbox
+
+    inbox = folder / "inbox"
+    inbox.mkdir()
+    took = []
+    with sandbox() as address:
+        settings = {**environ(database_url, address), "IMPORT_FOLDER": str(inbox), "IMPORT_SETTLE": "0.2"}
+        command = [sys.executable, "-m", "listener", "run"]
+        service = subprocess.Popen(command, env=settings, stderr=subprocess.DEVNULL)
+        try:
+            for drop in range(drops + 1):
+                (inbox / "next.tmp").write_text(shop.numbered(50, first=1 + 50 * drop))
+                (inbox / "next.tmp").rename(inbox / f"{drop}.xml")
+                started = time.time()
+                while len(held := accepted(address)) < 50 * (drop + 1):
+                    time.sleep(0.02)
+                if drop:  # the first one waits for the service to start
+                    took.append(max(held) - started)
+                time.sleep(0.5)
+        finally:
+            service.terminate()
+            service.wait(30)
+    return {"drops": drops, "p50_s": round(median(took), 3), "worst_s": round(max(took), 3)}
+
+
+def accepted(address: str) -> list[float]:
+    """When the sandbox accepted each order it holds, in seconds since 1970."""
+    with urllib.request.urlopen(f"{address}/sandbox/orders", timeout=10) as reply:
+        return [order["accepted_at"] for order in json.load(reply)]
+
+
 def main() -> None:
     """Measure on a server of its own and print a line for each size."""
     import psycopg
@@ -94,8 +133,9 @@ def main() -> None:
     from listener.db.migrate import migrate
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--orders", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    sizes = parser.parse_args().orders
+    parser.add_argument("--orders", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--drops", type=int, default=20)
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="listener-bench-") as folder:
         cluster = Cluster(data_dir=Path(folder) / "data")
         with cluster:
@@ -105,8 +145,10 @@ def main() -> None:
                 def clear() -> None:
                     conn.execute("TRUNCATE orders_inbox, import_files")
 
-                for size in sizes:
+                for size in chosen.orders:
                     print(json.dumps(compare(cluster.url(), Path(folder), size, clear)), flush=True)
+            if chosen.drops:
+                print(json.dumps(dropped(cluster.url(), Path(folder), chosen.drops)), flush=True)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ class Services:
             "DATABASE_URL": database_url,
             "LISTENER_HTTP": "127.0.0.1:0",
             "LISTENER_LOG_FORMAT": "json",
+            "LISTENER_QUEUES": "upload",  # a test of the others names them, and counts no checks that it does not mean
             "SHIPSTATION_API_KEY": "sandbox-key",
             "SHIPSTATION_API_SECRET": "sandbox-secret",
             "SHIPSTATION_BASE_URL": sandbox_url,

@@ -12,7 +12,7 @@ from e2e.world import World
 
 @pytest.fixture
 def service(town: World) -> Service:
-    return town.start()
+    return town.start(LISTENER_QUEUES="all")
 
 
 def add(town: World, content: str, **columns: Any) -> int:
@@ -58,3 +58,16 @@ def test_the_same_content_is_imported_once(town: World, service: Service) -> Non
     assert settled(town, again)[:3] == ("Imported", 0, 0)
     [(report,)] = town.database.execute("SELECT report FROM import_files WHERE id = %s", [again])
     assert report == {"copy_of": first, "name": "orders.xml"}
+
+
+def test_the_switch_of_the_import_stops_the_import_alone(town: World, service: Service) -> None:
+    """A rollout in two stages, and one statement back."""
+    town.configure(import_enabled=False)
+    town.until_heard(service)
+    id_ = add(town, shop.numbered(3))
+    town.orders.insert(2)
+    town.orders.wait_uploaded(2)
+    assert town.database.execute("SELECT status FROM import_files") == [("Pending",)]
+
+    town.configure(import_enabled=True)
+    assert settled(town, id_)[:2] == ("Imported", 3)

@@ -21,7 +21,7 @@ class Inbox:
         path.mkdir()
 
     def start(self, **environ: str) -> Service:
-        return self.town.start(IMPORT_FOLDER=str(self.path), IMPORT_SETTLE="0.1", **environ)
+        return self.town.start(IMPORT_FOLDER=str(self.path), IMPORT_SETTLE="0.1", LISTENER_QUEUES="all", **environ)
 
     def drop(self, name: str, content: str) -> None:
         """As a well-behaved writer does: write, then rename."""

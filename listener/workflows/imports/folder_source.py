@@ -128,8 +128,11 @@ class FolderSource:
             return
         try:
             extent = await in_thread(partial(self._extent, seen), self._threads)
-        except (OSError, ValueError):
-            return  # gone, or no plain file any more: the next look tells
+        except FileNotFoundError:
+            return  # moved by somebody else
+        except (OSError, ValueError) as error:
+            self._tell(f"{seen.name} cannot be read: {error}")
+            return
         if extent is None or extent.size_bytes == 0:  # an empty one is still to be filled
             return
         row = await offer_file(

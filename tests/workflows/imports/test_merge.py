@@ -235,3 +235,19 @@ async def test_the_older_scripts_figures_are_kept(database: Database) -> None:
         await d.handler([job])
         [(count, at)] = database.execute("SELECT last_file_count, last_upload_check FROM polling_state WHERE id = 1")
         assert (count, at.year > 2020) == (1, True)
+
+
+async def test_a_batch_reads_no_more_of_the_orders_than_it_has(database: Database) -> None:
+    """The planner knows nothing of the batch; by itself it reads the whole table for each."""
+    database.execute(
+        "INSERT INTO orders_inbox (source, order_number, status, payload)"
+        " SELECT 'xml', 'X-' || n, 'Uploaded', '{}' FROM generate_series(1, 50000) AS n"
+    )
+    database.execute("ANALYZE orders_inbox")
+    async with desk(database) as d:
+        await d.take(shop.numbered(300))
+        await d.take(shop.numbered(300, modified="11/20/2026 16:00"))
+    [(scans, read)] = database.execute(
+        "SELECT seq_scan, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'orders_inbox'"
+    )
+    assert read < 1_000, f"{scans} scans"
