@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskStatus
@@ -42,8 +42,6 @@ from listener.obs.server import address_of, bind, serve
 from listener.web.api import build
 from listener.web.figures import Figures
 
-Chore: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
@@ -61,11 +59,12 @@ async def _nothing() -> None:
 
 class Process:
     """The parts of one process, as an async context that holds its pool and its socket; `supervisor` is there inside.
+    `chores` run beside the work; they are added before it is entered.
 
     nouns: queue → what its rows are called; every queue that will be assigned. workflows: queue → its name in
     `polling_metrics`. serves: with the HTTP interface. log: where to, when the program's logging is not ours to set.
-    tells_operations: a line for each handler call's start and end.
-    prepare: awaited at each connect, before anything is claimed; may assign queues. most: handler calls at once.
+    tells_operations: a line for each handler call's start and end. prepare: awaited at each connect, before anything is
+    claimed; may assign queues. most: handler calls at once.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Process:
         self.address = ""
         self.bus = Bus()
         self.tables: list[QueueTable] = []
-        self.chores: list[Chore] = []  # run beside the work; to be added before the process is entered
+        self.chores: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._names = list(nouns)
         self._accounts = accounts
         self._serves = serves
