@@ -1,9 +1,12 @@
 """The service: its queues, and the clients that their handlers need. What every process has is in `process.py`."""
 
 from contextlib import AsyncExitStack
+from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import anyio
 
+from listener.clients.folder import Folder
 from listener.clients.shipstation.client import CONNECTOR, ShipStation, account_name
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
@@ -13,9 +16,14 @@ from listener.db.budgets import ApiBudget
 from listener.db.queue import QueueTable
 from listener.engine.supervisor import Supervisor
 from listener.process import Assignment, Process
+from listener.workflows.imports.folder_source import SOURCE as FOLDER
+from listener.workflows.imports.folder_source import FolderSource
+from listener.workflows.imports.found import Rules
+from listener.workflows.imports.handler import IMPORT, Import, Opener, Settings
+from listener.workflows.imports.words import parse_words
 from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
 
-QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD,)}
+QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD, IMPORT)}
 # The older scripts' names in polling_metrics.
 _WORKFLOWS = {"upload": "shipstation-upload", "import": "xml-import"}
 
@@ -26,6 +34,7 @@ class App:
     def __init__(self, env: Environment) -> None:
         self.env = env
         self._names = chosen_queues(env)
+        self._imports = import_settings(env)
         accounts = set()
         if UPLOAD.name in self._names:
             accounts.add((CONNECTOR, account_name(credentials(env)[0])))  # missing ones are said before anything runs
@@ -35,6 +44,22 @@ class App:
             accounts=frozenset(accounts),
             workflows=_WORKFLOWS,
         )
+        self._openers: dict[str, Opener] = {}
+        if IMPORT.name in self._names and env.import_folder is not None:
+            self._watch_folder(env.import_folder)
+
+    def _watch_folder(self, path: Path) -> None:
+        folder = FolderSource(
+            Folder(path),
+            self.process.pool,
+            self.process.bus.publish,
+            settle_s=self.env.import_settle_s,
+            poll_s=lambda: self.process.live.poll_interval_s(IMPORT.name),
+            hears=lambda: self.process.live.notifications_enabled(IMPORT.name),
+        )
+        self.process.bus.subscribe(folder.on_event)
+        self.process.chores.append(folder.run)
+        self._openers[FOLDER] = folder
 
     @property
     def supervisor(self) -> Supervisor:
@@ -58,6 +83,14 @@ class App:
                         handler=Upload(client, client.account),
                         limits=_upload_limits,
                         gate=client.account,
+                    )
+                )
+            if IMPORT.name in self._names:
+                self.process.assign(
+                    Assignment(
+                        table=QueueTable(self.process.pool, IMPORT),
+                        handler=Import(self.process.pool, self._imports, self.process.bus.publish, self._openers),
+                        limits=_import_limits,
                     )
                 )
             await self.process.run(started=started)
@@ -91,6 +124,32 @@ def _upload_limits(live: LiveConfig) -> Limits:
         max_attempts=live.max_attempts,
         timeout_s=live.operation_timeout,
     )
+
+
+def _import_limits(live: LiveConfig) -> Limits:
+    return Limits(
+        enabled=live.is_enabled(IMPORT.name),
+        concurrency=live.import_concurrency,
+        max_attempts=live.max_attempts,
+        timeout_s=live.operation_timeout,
+    )
+
+
+def import_settings(env: Environment) -> Settings:
+    """Return how files of orders are read. Raises ConfigError."""
+    try:
+        words = parse_words(env.import_status_words)
+    except ValueError as error:
+        raise ConfigError(f"IMPORT_STATUS_WORDS: {error}") from error
+    rules = Rules(
+        zone=ZoneInfo(env.import_time_zone),
+        most_bytes=env.import_max_bytes,
+        most_orders=env.import_max_orders,
+        most_depth=env.import_max_depth,
+        most_field_chars=env.import_max_field,
+        most_seconds=env.import_max_seconds,
+    )
+    return Settings(order_source=env.import_order_source, rules=rules, words=words)
 
 
 def chosen_queues(env: Environment) -> list[str]:

@@ -4,7 +4,7 @@ The service (`app.py`) and a user's program (`library/`) differ in their queues 
 """
 
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -59,11 +59,12 @@ async def _nothing() -> None:
 
 class Process:
     """The parts of one process, as an async context that holds its pool and its socket; `supervisor` is there inside.
+    `chores` run beside the work; they are added before it is entered.
 
     nouns: queue → what its rows are called; every queue that will be assigned. workflows: queue → its name in
     `polling_metrics`. serves: with the HTTP interface. log: where to, when the program's logging is not ours to set.
-    tells_operations: a line for each handler call's start and end.
-    prepare: awaited at each connect, before anything is claimed; may assign queues. most: handler calls at once.
+    tells_operations: a line for each handler call's start and end. prepare: awaited at each connect, before anything is
+    claimed; may assign queues. most: handler calls at once.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Process:
         self.address = ""
         self.bus = Bus()
         self.tables: list[QueueTable] = []
+        self.chores: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._names = list(nouns)
         self._accounts = accounts
         self._serves = serves
@@ -253,7 +255,7 @@ class Process:
             configuration=self.configuration,
             shutdown_timeout_s=self.env.shutdown_timeout_s,
             verify=self._verify,
-            chores=(polling.run,),
+            chores=(polling.run, *self.chores),
         )
 
     async def _verify(self) -> None:

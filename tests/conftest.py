@@ -46,6 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rounds", type=int, default=15, metavar="N", help="rounds of each test against lost wakeups; 1000 measures"
     )
+    parser.addoption(
+        "--mutations", type=int, default=1_500, metavar="N", help="damaged order files to read; 100000 is thorough"
+    )
 
 
 class Server:

@@ -12,6 +12,7 @@ from listener.app import QUEUES, App
 from listener.cli import attach as attach_
 from listener.cli import config as config_
 from listener.cli import demo as demo_
+from listener.cli import files as files_
 from listener.cli import status as status_
 from listener.config.environment import load_environment
 from listener.core.errors import ConfigError
@@ -38,6 +39,7 @@ def _print_version(is_asked: bool) -> None:
 cli.add_typer(config_.config)
 cli.command()(attach_.attach)
 cli.command()(attach_.detach)
+cli.command("import")(files_.import_)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 

@@ -6,107 +6,48 @@ every problem at once, and never repeats a secret. An empty variable counts as n
 """
 
 import difflib
-import ipaddress
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import parse_qs, urlsplit
+from typing import Literal
+from urllib.parse import parse_qs
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
 
+from listener.config.values import (
+    DATABASE_ADDRESS,
+    URL_HINT,
+    BaseUrl,
+    DatabaseUrl,
+    Folder,
+    HttpAddress,
+    Queues,
+    Schema,
+    Token,
+    Zone,
+    problem,
+)
 from listener.core.errors import ConfigError
 
-_PREFIXES = ("LISTENER_", "SHIPSTATION_")
+_PREFIXES = ("LISTENER_", "SHIPSTATION_", "IMPORT_")
 # Read by listener.testing, not by a process.
 _NOT_OURS = frozenset({"LISTENER_TEST_DATABASE_URL"})
-_URL_HINT = "expected postgresql://user:password@host:port/name; write @ : / % in the password as %40 %3A %2F %25"
-_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^\s:@/?#\[\],]*)(?::[0-9]*)?"
-_DATABASE_URL = re.compile(
-    rf"postgres(?:ql)?(?:\+psycopg)?://(?P<rest>(?:[^@/\s]*@)?(?P<hosts>{_HOST}(?:,{_HOST})*)"
-    r"(?:/(?P<name>[^?@\s]*))?(?:\?(?P<query>\S*))?)"
-)
 # A Kubernetes service named "listener" puts these into every pod beside it; they are nobody's typing error.
 _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 
 
-def _problem(expected: str) -> PydanticCustomError:
-    return PydanticCustomError("setting", "{expected}", {"expected": expected})
-
-
-def _database_url(value: SecretStr) -> SecretStr:
-    found = _DATABASE_URL.fullmatch(value.get_secret_value())
-    if not found:
-        raise _problem(_URL_HINT)
-    return SecretStr(f"postgresql://{found['rest']}")
-
-
-def _schema(name: str) -> str:
-    size = len(name.encode())
-    if size > 63:
-        raise _problem(f"it has {size} bytes; expected at most 63")
-    if not re.fullmatch(r"[^\W\d]\w*", name) or name.startswith("pg_") or name == "information_schema":
-        raise _problem("expected a name of letters, digits and _ that Postgres does not keep for itself")
-    return name
-
-
-def _http(address: str) -> str:
-    found = re.fullmatch(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})", address)
-    if not found or int(found["port"]) > 65_535 or not (found["host"] or _is_ip6(found["ip6"])):
-        raise _problem("expected host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
-    return address
-
-
-def _is_ip6(text: str) -> bool:
-    try:
-        return bool(ipaddress.IPv6Address(text))
-    except ValueError:
-        return False
-
-
-def _base_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        ok = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
-    except ValueError:
-        ok = False
-    if not ok or parts.query or parts.fragment or re.search(r"\s", url):
-        raise _problem("expected http://host or https://host without user, password or query")
-    return url.rstrip("/")
-
-
-def _token(token: SecretStr) -> SecretStr:
-    if not re.fullmatch("[!-~]+", token.get_secret_value()):
-        raise _problem("expected ASCII letters, digits and signs without spaces: it travels in an HTTP header")
-    return token
-
-
-def _queues(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
-    if not names or not all(re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)?", name) for name in names):
-        raise _problem("expected names of queues with commas between them, such as upload,import")
-    return None if names == ("all",) else names
-
-
 def _log_format() -> Literal["json", "console"]:
     return "console" if sys.stderr.isatty() else "json"
-
-
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
-Token = Annotated[SecretStr, AfterValidator(_token)]
 
 
 class Environment(BaseSettings):
@@ -120,16 +61,16 @@ class Environment(BaseSettings):
         alias="LISTENER_DIRECT_URL",
         description="the same database past a transaction pooler; default DATABASE_URL",
     )
-    schema_name: Annotated[str, AfterValidator(_schema)] = Field(
+    schema_name: Schema = Field(
         default="public", alias="LISTENER_SCHEMA", description="schema of all tables, at most 63 bytes"
     )
-    http: Annotated[str, AfterValidator(_http)] = Field(
+    http: HttpAddress = Field(
         default="127.0.0.1:8080", alias="LISTENER_HTTP", description="host:port to serve on; port 0 = any free one"
     )
     api_token: Token | None = Field(
         default=None, alias="LISTENER_API_TOKEN", description="bearer token; without it only loopback may call"
     )
-    queues: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_queues)] = Field(
+    queues: Queues = Field(
         default=None, alias="LISTENER_QUEUES", description="queues this process works on, with commas; default all"
     )
     pool_min: int = Field(default=1, ge=1, le=1_000, alias="LISTENER_POOL_MIN", description="connections kept open")
@@ -149,7 +90,7 @@ class Environment(BaseSettings):
     )
     shipstation_api_key: Token | None = Field(default=None, alias="SHIPSTATION_API_KEY", description="API key")
     shipstation_api_secret: Token | None = Field(default=None, alias="SHIPSTATION_API_SECRET", description="API secret")
-    shipstation_base_url: Annotated[str, AfterValidator(_base_url)] = Field(
+    shipstation_base_url: BaseUrl = Field(
         default="https://ssapi.shipstation.com", alias="SHIPSTATION_BASE_URL", description="address of the API"
     )
     shipstation_timeout_s: float = Field(
@@ -176,6 +117,48 @@ class Environment(BaseSettings):
         description="seconds of one window",
     )
 
+    import_folder: Folder | None = Field(
+        default=None, alias="IMPORT_FOLDER", description="folder that order files are dropped into"
+    )
+    import_settle_s: float = Field(
+        default=1.0,
+        ge=0.05,
+        le=600,
+        allow_inf_nan=False,
+        alias="IMPORT_SETTLE",
+        description="seconds that a dropped file must have been left alone",
+    )
+    import_order_source: str = Field(
+        default="xml",
+        min_length=1,
+        max_length=50,
+        alias="IMPORT_ORDER_SOURCE",
+        description="orders_inbox.source of imported orders whose file names none",
+    )
+    import_time_zone: Zone = Field(
+        default="UTC", alias="IMPORT_TIME_ZONE", description="zone of times without an offset in order files"
+    )
+    import_status_words: str = Field(
+        default="",
+        alias="IMPORT_STATUS_WORDS",
+        description="the shop's own words: [order source:]word=status, …; … a status of the payload, or shipped",
+    )
+    import_max_bytes: int = Field(default=2_000_000_000, ge=1_000, alias="IMPORT_MAX_BYTES", description="of one file")
+    import_max_orders: int = Field(default=5_000_000, ge=1, alias="IMPORT_MAX_ORDERS", description="in one file")
+    import_max_depth: int = Field(
+        default=32, ge=8, le=200, alias="IMPORT_MAX_DEPTH", description="levels of nested elements"
+    )
+    import_max_field: int = Field(
+        default=100_000, ge=5_000, le=1_000_000, alias="IMPORT_MAX_FIELD", description="characters of one text"
+    )
+    import_max_seconds: float = Field(
+        default=3_600.0,
+        ge=1,
+        allow_inf_nan=False,
+        alias="IMPORT_MAX_SECONDS",
+        description="seconds that one file may take",
+    )
+
     @model_validator(mode="after")
     def _fit_together(self) -> "Environment":
         problems = []
@@ -187,7 +170,7 @@ class Environment(BaseSettings):
         if len(missing) == 1:
             problems.append(f"{missing[0]} is not set; ShipStation needs {' and '.join(pair)}")
         if problems:
-            raise _problem("\n".join(problems))
+            raise problem("\n".join(problems))
         return self
 
     @property
@@ -226,7 +209,7 @@ class Environment(BaseSettings):
 
 def redacted(url: SecretStr) -> str:
     """Give host:port/name of a checked database URL, without user, password and parameters."""
-    found = _DATABASE_URL.fullmatch(url.get_secret_value())
+    found = DATABASE_ADDRESS.fullmatch(url.get_secret_value())
     if not found:
         return "unreadable address"
     query = parse_qs(found["query"] or "")
@@ -282,7 +265,7 @@ def _sentence(details: ErrorDetails) -> str:
         return details["msg"]
     name = str(details["loc"][0])
     if details["type"] == "missing":
-        return f"{name} is not set; {_URL_HINT if name == 'DATABASE_URL' else 'set it'}"
+        return f"{name} is not set; {URL_HINT if name == 'DATABASE_URL' else 'set it'}"
     field = next(field for field in Environment.model_fields.values() if field.alias == name)
     is_secret = "Secret" in str(field.annotation)
     shown = "its value is not right" if is_secret or "@" in str(details["input"]) else f"{str(details['input'])[:80]!r}"

@@ -49,7 +49,7 @@ class LiveConfig(BaseModel):
 
     fast_polling_enabled: Annotated[bool, _of("", "false = rollback: ignore notifications, poll every 300 s")] = True
     enable_fast_upload_polling: Annotated[bool, _of("", "the same for upload alone")] = True
-    enable_fast_xml_polling: Annotated[bool, _of("", "the same for import alone (no effect yet)")] = True
+    enable_fast_xml_polling: Annotated[bool, _of("", "the same for import alone")] = True
     doorbell_enabled: Annotated[
         bool, _of("", "false = every INSERT notifies, also while the listeners are busy and look by themselves")
     ] = True
@@ -60,13 +60,13 @@ class LiveConfig(BaseModel):
         int, Field(ge=10, le=86_400), _of("seconds", "between ShipStation syncs (no effect yet)", missing=300)
     ] = 120
     upload_enabled: Annotated[bool, _of("", "false = claim no orders; running work ends")] = True
-    import_enabled: Annotated[bool, _of("", "false = claim no files; running work ends (no effect yet)")] = True
+    import_enabled: Annotated[bool, _of("", "false = claim no files; running work ends")] = True
     sync_enabled: Annotated[bool, _of("", "false = claim no sync runs; running work ends (no effect yet)")] = True
     upload_batch_size: Annotated[
         int, Field(ge=1, le=100), _of("orders", "orders in one call; ShipStation takes 100")
     ] = 100
     upload_concurrency: Concurrency = 2
-    import_concurrency: IdleConcurrency = 2
+    import_concurrency: Concurrency = 2
     sync_concurrency: IdleConcurrency = 4
     max_attempts: Annotated[int, Field(ge=1, le=100), _of("attempts", "before a row goes to Failed")] = 10
     operation_timeout: Annotated[

@@ -103,6 +103,17 @@ class Rescued:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileImported:
+    """The orders of a file were committed. found: orders in it; the others: what became of them."""
+
+    name: str
+    found: int
+    inserted: int
+    updated: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerGone:
     """The session before ours in the ring has ended: its process has stopped, died or lost it."""
 
@@ -224,6 +235,7 @@ Event: TypeAlias = (
     | Settled
     | JobFailed
     | Rescued
+    | FileImported
     | PeerGone
     | SessionOpened
     | SessionClosed

@@ -103,6 +103,11 @@ class Pool:
         """The installation's schema."""
         return self._schema
 
+    @property
+    def url(self) -> str:
+        """Where its connections lead, for one beside them."""
+        return self._url
+
     async def run(self, statement: Statement, params: Mapping[str, Any] | None = None, *, name: str) -> list[DictRow]:
         """Run one statement as one transaction and return its rows.
 

@@ -161,6 +161,10 @@ class EventLog:
                 )
             case e.QueueMode():
                 self._mode(event)
+            case e.FileImported(name=name, found=found, inserted=new, updated=changed, rejected=bad):
+                (log.warning if bad else log.info)(
+                    f"Imported {name}", found=found, inserted=new, updated=changed, rejected=bad
+                )
             case e.Woke(queue=queue, reason=reason) if self._tells_debug():
                 log.debug("Woke", queue=queue, reason=reason)
             case e.LookSkipped(queue=queue, interval_s=interval_s):

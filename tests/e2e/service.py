@@ -103,7 +103,11 @@ class Service:
 
 def clean_environ() -> dict[str, str]:
     """The environment of this process without our settings."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("LISTENER_", "SHIPSTATION_"))}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LISTENER_", "SHIPSTATION_", "IMPORT_"))
+    }
 
 
 class Services:
@@ -116,6 +120,7 @@ class Services:
             "DATABASE_URL": database_url,
             "LISTENER_HTTP": "127.0.0.1:0",
             "LISTENER_LOG_FORMAT": "json",
+            "LISTENER_QUEUES": "upload",  # a test of the others names them, and counts no checks that it does not mean
             "SHIPSTATION_API_KEY": "sandbox-key",
             "SHIPSTATION_API_SECRET": "sandbox-secret",
             "SHIPSTATION_BASE_URL": sandbox_url,

@@ -253,7 +253,7 @@ def test_retry_names_the_ids_that_it_left_alone(database: Database, orders: Orde
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["uplaod", "--failed"], "'uplaod' is no queue; known: upload"),
+        (["uplaod", "--failed"], "'uplaod' is no queue; known: upload, import"),
         (["upload"], "--id N"),
         (["upload", "--id", "1", "--failed"], "exclude each other"),
     ],
@@ -365,7 +365,7 @@ SETTINGS = {"DATABASE_URL": "postgresql://127.0.0.1:1/x"}
         ({"DATABASE_URL": ""}, "DATABASE_URL is not set; expected postgresql://"),
         ({"DATABASE_URL": "mysql://root@db/shop"}, "DATABASE_URL: its value is not right"),
         ({"LISTENER_HTTP": "8080"}, "LISTENER_HTTP: '8080'"),
-        ({"LISTENER_QUEUES": "uplaod"}, "LISTENER_QUEUES names 'uplaod', which is no queue; known: upload"),
+        ({"LISTENER_QUEUES": "uplaod"}, "LISTENER_QUEUES names 'uplaod', which is no queue; known: upload, import"),
         ({"SHIPSTATION_API_KEY": ""}, "SHIPSTATION_API_KEY is not set"),
         ({"SHIPSTATION_API_SECRET": ""}, "SHIPSTATION_API_SECRET is not set"),
         ({"SHIPSTATION_API_KEY": "", "SHIPSTATION_API_SECRET": ""}, "SHIPSTATION_API_KEY and SHIPSTATION_API_SECRET"),

@@ -1,0 +1,146 @@
+"""Files of orders in the database: what a row of import_files holds, and how its orders get into orders_inbox."""
+
+import json
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from listener.db.pool import Pool
+from listener.db.queries import query
+from listener.db.transaction import Transaction, transaction
+
+# Bytes that are read of a row's content at once.
+SLICE_BYTES = 8_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What became of a file's orders; `found` is the sum of the others.
+
+    ignored: older than what is stored, shipped already, or twice in the file.
+    """
+
+    found: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    ignored: int = 0
+    rejected: int = 0
+
+    def plus(self, other: "Counts") -> "Counts":
+        """Return the sums."""
+        return Counts(**{name: count + getattr(other, name) for name, count in asdict(self).items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Orders as rows of Postgres's COPY text. count: rows. beside: orders of this stretch that are no rows."""
+
+    rows: bytes
+    count: int
+    beside: Counts = Counts()
+
+
+class Merge:
+    """The transaction of one file. Every method raises Unreachable, DatabaseError."""
+
+    def __init__(self, work: Transaction, order_source: str) -> None:
+        self.counts = Counts()
+        self._work = work
+        self._order_source = {"order_source": order_source}
+
+    async def add(self, batch: Batch) -> None:
+        """Put one batch of orders into orders_inbox."""
+        self.counts = self.counts.plus(batch.beside)
+        if not batch.count:
+            return
+        await self._work.run(query("imports", "clear_orders"))
+        await self._work.copy_in(query("imports", "copy_orders"), batch.rows)
+        row = (await self._work.run(query("imports", "merge_orders"), self._order_source))[0]
+        written = row["inserted"] + row["updated"]
+        ignored = row["given"] - row["differing"] + row["older"]
+        if row["differing"] > written + row["older"]:
+            await self._work.run(query("imports", "touch_versions"), self._order_source)
+        self.counts = self.counts.plus(
+            Counts(
+                found=row["given"],
+                inserted=row["inserted"],
+                updated=row["updated"],
+                unchanged=row["given"] - written - ignored,
+                ignored=ignored,
+            )
+        )
+
+    async def commit_by_hand(self, name: str, *, sha256: str, size_bytes: int, rejects: Sequence[Any]) -> None:
+        """Commit with a row of its own: nobody has claimed the file."""
+        report = _report(self.counts, sha256, size_bytes, rejects)
+        await self._work.run(query("imports", "record_imported"), {"name": name, **self._order_source, **report})
+        await self._work.commit()
+
+    async def commit(self, *, id_: int, claim_id: int, sha256: str, size_bytes: int, rejects: Sequence[Any]) -> bool:
+        """Write the report and commit; False = the claim was lost, and nothing is committed.
+
+        A file of which every order was rejected is not remembered as imported.
+        """
+        counts = self.counts
+        found = await self._work.run(
+            query("imports", "record_file"),
+            {
+                "id": id_,
+                "claim_id": claim_id,
+                "is_merged": counts.rejected < counts.found or not counts.found,
+                **_report(counts, sha256, size_bytes, rejects),
+            },
+        )
+        if not found:
+            return False
+        await self._work.run(query("imports", "record_check"))
+        await self._work.commit()
+        return True
+
+
+@asynccontextmanager
+async def merging(pool: Pool, order_source: str) -> AsyncIterator[Merge]:
+    """Open the transaction of one file; order_source: `orders_inbox.source` of its orders."""
+    async with transaction(pool, name="import merge") as work:
+        await work.run(query("imports", "prepare_merge"))
+        yield Merge(work, order_source)
+
+
+async def read_content(pool: Pool, id_: int) -> AsyncIterator[bytes]:
+    """Yield what the row holds, piece by piece; nothing when it holds nothing."""
+    first = 1
+    while True:
+        params = {"id": id_, "first": first, "most": SLICE_BYTES}
+        rows = await pool.run(query("imports", "content_slice"), params, name="import")
+        if not rows or rows[0]["piece"] is None or not rows[0]["piece"]:
+            return
+        yield rows[0]["piece"]
+        first += SLICE_BYTES
+        if first > rows[0]["size_bytes"]:
+            return
+
+
+async def find_copy(pool: Pool, id_: int, *, source: str, sha256: str) -> tuple[int, str | None] | None:
+    """Return id and name of another row of the source whose content was the same and is imported."""
+    rows = await pool.run(query("imports", "find_copy"), {"id": id_, "source": source, "sha256": sha256}, name="import")
+    return (rows[0]["id"], rows[0]["name"]) if rows else None
+
+
+async def offer_file(pool: Pool, *, source: str, uri: str, name: str, sha256: str, size_bytes: int) -> int:
+    """Make a file of a source work, unless its content is imported or waits already; the id of its row."""
+    params = {"source": source, "uri": uri, "name": name, "sha256": sha256, "size_bytes": size_bytes}
+    rows = await pool.run(query("imports", "offer_file"), params, name="import")
+    return int(rows[0]["id"])
+
+
+async def read_outcomes(pool: Pool, ids: Collection[int]) -> dict[int, str]:
+    """Return id → status of those files that are done with."""
+    rows = await pool.run(query("imports", "file_outcomes"), {"ids": list(ids)}, name="import")
+    return {row["id"]: row["status"] for row in rows}
+
+
+def _report(counts: Counts, sha256: str, size_bytes: int, rejects: Sequence[Any]) -> dict[str, Any]:
+    report = json.dumps({"rejected": list(rejects)}) if rejects else None
+    return {"sha256": sha256, "size_bytes": size_bytes, "report": report, **asdict(counts)}
