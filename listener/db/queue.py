@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import sql
+from psycopg.errors import UniqueViolation
 
 from listener.core.errors import DatabaseError
 from listener.core.job import Job, Settle, Settlement
@@ -85,7 +86,13 @@ class QueueTable:
 
     async def claim(self, *, limit: int, session_key: int) -> Claim:
         """Take at most `limit` due rows, highest priority first."""
-        rows = await self._pool.fetch(self._claim, {"limit": limit, "session_key": session_key}, name=self.queue.name)
+        params = {"limit": limit, "session_key": session_key}
+        try:
+            rows = await self._pool.fetch(self._claim, params, name=self.queue.name)
+        except DatabaseError as error:
+            if self.queue.concurrency_key and isinstance(error.__cause__, UniqueViolation):
+                return Claim([], None, passed_over=True)  # another listener was quicker with a row of the same key
+            raise
         return Claim([self._job(row) for row in rows if row[2] is not None], rows[0][0], rows[0][1])
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
@@ -205,7 +212,18 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         "names": sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier(f"row_{n}")) for n in range(len(columns))),
         "results": sql.SQL("").join(results),
         "claim_sequence": sql.Literal("listener_claim_id"),
+        "unblocked": _unblocked(queue, _escaped(table)),
     }
+
+
+def _unblocked(queue: Queue, table: sql.Composable) -> sql.Composable:
+    if not queue.concurrency_key:
+        return sql.SQL("")
+    column = query("queue", "same_key")
+    same = [column.format(column=_escaped(sql.Identifier(name))) for name in queue.concurrency_key]
+    return sql.SQL(" ") + query("queue", "unblocked").format(
+        table=table, same_key=sql.SQL(" ").join([sql.SQL(""), *same])
+    )
 
 
 def _escaped(part: sql.Composable) -> sql.SQL:
