@@ -8,16 +8,22 @@ from listener.clients.shipstation.client import CONNECTOR, ShipStation, account_
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
 from listener.core.errors import ConfigError
+from listener.core.events import Publish
 from listener.core.queue import Limits, Queue
 from listener.db.budgets import ApiBudget
+from listener.db.pool import Pool
 from listener.db.queue import QueueTable
+from listener.db.sync_runs import SyncRuns
+from listener.db.sync_state import SyncState
 from listener.engine.supervisor import Supervisor
 from listener.process import Assignment, Process
+from listener.workflows.sync.handler import SYNC, Sync
+from listener.workflows.sync.schedule import Schedule
 from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
 
-QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD,)}
+QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD, SYNC)}
 # The older scripts' names in polling_metrics.
-_WORKFLOWS = {"upload": "shipstation-upload", "import": "xml-import"}
+_WORKFLOWS = {"upload": "shipstation-upload", "import": "xml-import", "sync": "unified-sync"}
 
 
 class App:
@@ -27,7 +33,7 @@ class App:
         self.env = env
         self._names = chosen_queues(env)
         accounts = set()
-        if UPLOAD.name in self._names:
+        if {UPLOAD.name, SYNC.name} & set(self._names):
             accounts.add((CONNECTOR, account_name(credentials(env)[0])))  # missing ones are said before anything runs
         self.process = Process(
             env,
@@ -51,7 +57,9 @@ class App:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.process)
             if UPLOAD.name in self._names:
-                client = await stack.enter_async_context(self._shipstation())
+                client = await stack.enter_async_context(
+                    shipstation(self.env, self.process.pool, self.process.bus.publish)
+                )
                 self.process.assign(
                     Assignment(
                         table=QueueTable(self.process.pool, UPLOAD),
@@ -60,27 +68,54 @@ class App:
                         gate=client.account,
                     )
                 )
+            if SYNC.name in self._names:
+                await self._assign_sync(stack)
             await self.process.run(started=started)
 
-    def _shipstation(self) -> ShipStation:
-        key, secret = credentials(self.env)
-        publish = self.process.bus.publish
-        budget = ApiBudget(
-            self.process.pool,
+    async def _assign_sync(self, stack: AsyncExitStack) -> None:
+        """A client of its own: its calls yield to the uploads', and neither takes what the other has reserved."""
+        process, publish = self.process, self.process.bus.publish
+        client = await stack.enter_async_context(shipstation(self.env, process.pool, publish, yields=True))
+        account = account_name(credentials(self.env)[0])
+        runs = SyncRuns(process.pool, connector=CONNECTOR, account=account)
+        sync = Sync(
+            client,
+            client.account,
+            runs,
+            SyncState(process.pool, account=account),
             publish,
-            connector=CONNECTOR,
-            account=account_name(key),
-            call_limit=self.env.shipstation_rate_limit,
-            window_s=self.env.shipstation_rate_window_s,
+            account=account,
+            base_url=self.env.shipstation_base_url,
+            most_calls=lambda: process.live.sync_calls_per_cycle,
         )
-        return ShipStation(
-            self.env.shipstation_base_url,
-            key=key,
-            secret=secret,
-            timeout_s=self.env.shipstation_timeout_s,
-            budget=budget,
-            publish=publish,
-        )
+        table = QueueTable(process.pool, SYNC)
+        process.assign(Assignment(table=table, handler=sync, limits=_sync_limits, gate=client.account))
+        process.chores.append(Schedule(runs, process.configuration, publish, queue=SYNC.name).run)
+
+
+def shipstation(env: Environment, pool: Pool, publish: Publish, *, yields: bool = False) -> ShipStation:
+    """Make a client of ShipStation, to be entered. yields: it leaves calls to the uploads.
+
+    Raises ConfigError when the credentials are not set.
+    """
+    key, secret = credentials(env)
+    budget = ApiBudget(
+        pool,
+        publish,
+        connector=CONNECTOR,
+        account=account_name(key),
+        call_limit=env.shipstation_rate_limit,
+        window_s=env.shipstation_rate_window_s,
+        yields=yields,
+    )
+    return ShipStation(
+        env.shipstation_base_url,
+        key=key,
+        secret=secret,
+        timeout_s=env.shipstation_timeout_s,
+        budget=budget,
+        publish=publish,
+    )
 
 
 def _upload_limits(live: LiveConfig) -> Limits:
@@ -88,6 +123,15 @@ def _upload_limits(live: LiveConfig) -> Limits:
         enabled=live.is_enabled(UPLOAD.name),
         batch_size=min(live.upload_batch_size, MOST_ORDERS),
         concurrency=live.upload_concurrency,
+        max_attempts=live.max_attempts,
+        timeout_s=live.operation_timeout,
+    )
+
+
+def _sync_limits(live: LiveConfig) -> Limits:
+    return Limits(
+        enabled=live.is_enabled(SYNC.name),
+        concurrency=live.sync_concurrency,
         max_attempts=live.max_attempts,
         timeout_s=live.operation_timeout,
     )
@@ -107,7 +151,7 @@ def credentials(env: Environment) -> tuple[str, str]:
     key, secret = env.shipstation_api_key, env.shipstation_api_secret
     if key is None or secret is None:
         raise ConfigError(
-            "SHIPSTATION_API_KEY and SHIPSTATION_API_SECRET are not set; queue upload needs them "
-            "(ShipStation → Settings → API), or leave upload out of LISTENER_QUEUES"
+            "SHIPSTATION_API_KEY and SHIPSTATION_API_SECRET are not set; queues upload and sync need them "
+            "(ShipStation → Settings → API), or leave both out of LISTENER_QUEUES"
         )
     return key.get_secret_value(), secret.get_secret_value()

@@ -120,6 +120,7 @@ class Services:
             "SHIPSTATION_API_SECRET": "sandbox-secret",
             "SHIPSTATION_BASE_URL": sandbox_url,
             "SHIPSTATION_RATE_LIMIT": "0",
+            "LISTENER_QUEUES": "upload",  # a test of another queue says so
         }
         self.all: list[Service] = []
 
