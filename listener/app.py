@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 import anyio
 
 from listener.clients.shipstation.client import CONNECTOR, ShipStation, account_name
+from listener.clients.shipstation.lists import is_theirs
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
 from listener.core.errors import ConfigError
@@ -17,6 +18,9 @@ from listener.db.sync_runs import SyncRuns
 from listener.db.sync_state import SyncState
 from listener.engine.supervisor import Supervisor
 from listener.process import Assignment, Process
+from listener.web.access import guard
+from listener.web.sync import sync_monitor
+from listener.web.webhooks import shipstation_webhooks
 from listener.workflows.sync.handler import SYNC, Sync
 from listener.workflows.sync.schedule import Schedule
 from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
@@ -73,24 +77,48 @@ class App:
             await self.process.run(started=started)
 
     async def _assign_sync(self, stack: AsyncExitStack) -> None:
-        """A client of its own: its calls yield to the uploads', and neither takes what the other has reserved."""
-        process, publish = self.process, self.process.bus.publish
-        client = await stack.enter_async_context(shipstation(self.env, process.pool, publish, yields=True))
-        account = account_name(credentials(self.env)[0])
-        runs = SyncRuns(process.pool, connector=CONNECTOR, account=account)
-        sync = Sync(
-            client,
-            client.account,
-            runs,
-            SyncState(process.pool, account=account),
-            publish,
-            account=account,
-            base_url=self.env.shipstation_base_url,
-            most_calls=lambda: process.live.sync_calls_per_cycle,
+        process, env = self.process, self.env
+        runs = await assign_sync(process, stack)
+        process.chores.append(Schedule(runs, process.configuration, process.bus.publish, queue=SYNC.name).run)
+        process.routers.append(
+            shipstation_webhooks(
+                runs,
+                secret=env.shipstation_webhook_secret,
+                is_theirs=lambda url: is_theirs(url, env.shipstation_base_url),
+            )
         )
-        table = QueueTable(process.pool, SYNC)
-        process.assign(Assignment(table=table, handler=sync, limits=_sync_limits, gate=client.account))
-        process.chores.append(Schedule(runs, process.configuration, publish, queue=SYNC.name).run)
+        process.routers.append(
+            sync_monitor(
+                runs,
+                live=lambda: process.live,
+                is_connected=lambda: process.supervisor.state == "connected",
+                guard=guard(env.api_token),
+            )
+        )
+
+
+async def assign_sync(process: Process, stack: AsyncExitStack) -> SyncRuns:
+    """Have the process work on queue sync; returns the account's runs.
+
+    The client is one of its own: its calls yield to the uploads', and neither takes what the other has reserved.
+    """
+    env, publish = process.env, process.bus.publish
+    client = await stack.enter_async_context(shipstation(env, process.pool, publish, yields=True))
+    account = account_name(credentials(env)[0])
+    runs = SyncRuns(process.pool, connector=CONNECTOR, account=account)
+    sync = Sync(
+        client,
+        client.account,
+        runs,
+        SyncState(process.pool, account=account),
+        publish,
+        account=account,
+        base_url=env.shipstation_base_url,
+        most_calls=lambda: process.live.sync_calls_per_cycle,
+    )
+    table = QueueTable(process.pool, SYNC)
+    process.assign(Assignment(table=table, handler=sync, limits=_sync_limits, gate=client.account))
+    return runs
 
 
 def shipstation(env: Environment, pool: Pool, publish: Publish, *, yields: bool = False) -> ShipStation:

@@ -92,6 +92,12 @@ def _token(token: SecretStr) -> SecretStr:
     return token
 
 
+def _webhook_secret(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch("[A-Za-z0-9_-]{16,100}", secret.get_secret_value()):
+        raise _problem("expected 16 to 100 letters, digits, - and _, such as `openssl rand -hex 32` prints")
+    return secret
+
+
 def _queues(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -149,6 +155,11 @@ class Environment(BaseSettings):
     )
     shipstation_api_key: Token | None = Field(default=None, alias="SHIPSTATION_API_KEY", description="API key")
     shipstation_api_secret: Token | None = Field(default=None, alias="SHIPSTATION_API_SECRET", description="API secret")
+    shipstation_webhook_secret: Annotated[Token, AfterValidator(_webhook_secret)] | None = Field(
+        default=None,
+        alias="SHIPSTATION_WEBHOOK_SECRET",
+        description="end of the webhook address, 16 or more letters, digits, - and _; without it nobody may call",
+    )
     shipstation_base_url: Annotated[str, AfterValidator(_base_url)] = Field(
         default="https://ssapi.shipstation.com", alias="SHIPSTATION_BASE_URL", description="address of the API"
     )

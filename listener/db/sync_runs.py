@@ -53,3 +53,19 @@ class SyncRuns:
             raise ClaimLost(f"sync run {run_id} is not ours any more")
         now: datetime = rows[0]["now"]
         return now
+
+    async def monitor(self) -> dict[str, Any]:
+        """Read whether syncs run: newest run, watermarks, sums, what lies aside."""
+        rows = await self._pool.run(query("sync", "monitor"), self._key, name="sync")
+        return rows[0]
+
+    async def reset_statistics(self) -> None:
+        """Begin the sums of `monitor` anew."""
+        await self._pool.run(query("sync", "reset_statistics"), self._key, name="sync")
+
+    async def receive(self, *, dedupe_key: str, body: bytes, url: str) -> int | None:
+        """Keep a webhook and start a run that reads `url`; returns the run, None for a repeat."""
+        params = {**self._key, "dedupe_key": dedupe_key, "body": body, "url": url}
+        rows = await self._pool.run(query("sync", "receive_webhook"), params, name="webhook")
+        run_id: int | None = rows[0]["run_id"]
+        return run_id

@@ -28,7 +28,7 @@ WITH account AS (
            is_over AS rolled_over,
            NOT is_over AND remaining <= reserve AS is_spent
     FROM (SELECT account.*,
-                 CASE WHEN NOT %(yields)s THEN 0
+                 CASE WHEN NOT %(yields)s OR call_limit = 2147483647 THEN 0
                       WHEN EXISTS (SELECT FROM orders_inbox AS q WHERE q.status = 'Pending' AND q.scheduled_at <= account.at)
                       THEN call_limit / 4 * 3 ELSE call_limit / 4 END AS reserve,
                  NOT (resets_at > at AND resets_at < at + interval '2 hours')

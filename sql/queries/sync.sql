@@ -195,3 +195,57 @@ RETURNING id;
 
 -- name: read_run
 SELECT id, status, reason, params, stats, last_error, created_at, started_at, finished_at, attempts FROM sync_runs WHERE id = %(run_id)s;
+
+-- name: monitor
+-- Whether syncs run, for a person: the newest runs, how far each list has been read, and what lies aside. since: of the sums.
+WITH counted AS (
+    SELECT coalesce((SELECT watermark FROM polling_state WHERE account = %(account)s AND workflow = 'shipstation statistics'), '-infinity') AS since
+), newest AS (
+    SELECT id, status, reason, stats, last_error, created_at, started_at, finished_at FROM sync_runs
+    WHERE connector = %(connector)s AND account = %(account)s AND started_at IS NOT NULL ORDER BY started_at DESC LIMIT 1
+), sums AS (
+    SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'Failed') AS failed, count(*) FILTER (WHERE started_at > now() - interval '1 hour') AS runs_last_hour,
+           sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint) FILTER (WHERE started_at > now() - interval '1 hour') AS calls_last_hour,
+           sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint) AS calls, sum(jsonb_path_query_first(stats, '$.read.double()')::bigint) AS read,
+           sum(jsonb_path_query_first(stats, '$.changed.double()')::bigint) AS changed, sum(jsonb_path_query_first(stats, '$.rows.double()')::bigint) AS rows
+    FROM sync_runs, counted
+    WHERE connector = %(connector)s AND account = %(account)s AND started_at >= counted.since
+)
+SELECT nullif((SELECT since FROM counted), '-infinity') AS since,
+       (SELECT to_jsonb(newest) FROM newest) AS last_run,
+       (SELECT count(*) FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status = 'Pending') AS pending,
+       (SELECT count(*) FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status = 'Processing') AS processing,
+       (SELECT coalesce(jsonb_object_agg(replace(workflow, 'shipstation ', ''), watermark), jsonb_build_object()) FROM polling_state
+        WHERE account = %(account)s AND workflow LIKE 'shipstation %%' AND workflow <> 'shipstation statistics') AS watermarks,
+       (SELECT count(*) FROM shipstation_orders WHERE account = %(account)s AND inbox_id IS NULL) AS unknown_orders,
+       (SELECT count(*) FROM sync_quarantine WHERE connector = %(connector)s AND account = %(account)s AND resolved_at IS NULL) AS quarantined,
+       sums.*
+FROM sums;
+
+-- name: reset_statistics
+INSERT INTO polling_state (workflow, account, watermark) VALUES ('shipstation statistics', %(account)s, now())
+ON CONFLICT (workflow, account) DO UPDATE SET watermark = now(), updated_at = now();
+
+-- name: receive_webhook
+-- Keep a webhook as it came, and start a run that reads what it names. The same one again within ten minutes is the same
+-- delivery. A run that waits already takes the address along; with more than 200 of them it reads everything that changed.
+WITH before AS (
+    SELECT last_received_at FROM webhook_events
+    WHERE connector = %(connector)s AND account = %(account)s AND dedupe_key = %(dedupe_key)s
+), event AS (
+    INSERT INTO webhook_events AS e (connector, account, dedupe_key, body)
+    VALUES (%(connector)s, %(account)s, %(dedupe_key)s, %(body)s)
+    ON CONFLICT (connector, account, dedupe_key) DO UPDATE SET deliveries = e.deliveries + 1, last_received_at = now()
+    RETURNING e.id
+), run AS (
+    INSERT INTO sync_runs AS run (connector, account, reason, params)
+    SELECT %(connector)s, %(account)s, 'webhook', jsonb_build_object('urls', jsonb_build_array(%(url)s::text))
+    WHERE NOT EXISTS (SELECT FROM before WHERE last_received_at > now() - interval '10 minutes')
+    ON CONFLICT (connector, account) WHERE status = 'Pending' DO UPDATE
+    SET params = CASE WHEN jsonb_path_exists(run.params, '$.urls[199]') THEN run.params - 'urls'
+                      ELSE listener_merge_sync_params(run.params, excluded.params) END,
+        reason = CASE WHEN jsonb_path_exists(run.params, '$.urls[199]') THEN least('schedule', run.reason) ELSE run.reason END,
+        scheduled_at = least(run.scheduled_at, excluded.scheduled_at)
+    RETURNING id
+)
+SELECT (SELECT id FROM event) AS event_id, (SELECT id FROM run) AS run_id;
