@@ -128,9 +128,10 @@ WHERE q.id = told.inbox_id
 RETURNING q.id;
 
 -- name: advance
--- Never back, and never into the future. No mark: only the place where an unfinished pass goes on.
+-- Never back, and never into the future. No mark (least() would pass over that): only the place where an unfinished pass
+-- goes on.
 INSERT INTO polling_state AS state (workflow, account, watermark, cursor)
-VALUES (%(workflow)s, %(account)s, least(%(mark)s::timestamptz, now()), %(cursor)s::jsonb)
+VALUES (%(workflow)s, %(account)s, CASE WHEN %(mark)s::timestamptz IS NOT NULL THEN least(%(mark)s::timestamptz, now()) END, %(cursor)s::jsonb)
 ON CONFLICT (workflow, account) DO UPDATE
 SET watermark = greatest(state.watermark, excluded.watermark), cursor = excluded.cursor, updated_at = now();
 

@@ -162,7 +162,7 @@ class Reader:
     def _fenced_in(self, part: Part, query: Query) -> Part:
         """Say where each poison lies: after which record and before which, in the order of creation."""
         bounds = {name: value for name, value in query.items() if name.endswith("Start")}
-        part.poison = [
+        found = [
             replace(
                 each,
                 place=f"created from {each.query.get('createDateStart', 'the beginning')}"
@@ -171,6 +171,7 @@ class Reader:
             )
             for each in part.poison
         ]
+        part.poison = list({each.place: each for each in found}.values())  # neighbours lie between the same two
         return part
 
     async def _rows(
