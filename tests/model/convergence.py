@@ -144,7 +144,8 @@ class History:
         parcel = self.rng.choice(parcels)
         if "fulfillmentId" not in parcel:
             self.control("void", number, shipmentId=parcel["shipmentId"])
-        elif self.has_late or len(carries) == 1:  # no list tells of it while something else carries the order
+        elif self.has_late or (len(carries) == 1 and self.sandbox.store.orders[parcel["orderId"]].status == "shipped"):
+            # else the order is as it was, and no list tells of it
             self.control("void", number, fulfillmentId=parcel["fulfillmentId"])
 
     def split(self) -> None:

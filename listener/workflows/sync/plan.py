@@ -142,10 +142,20 @@ def as_bound(wall: Any) -> str | None:
     return wall.replace("T", " ")[:19] if isinstance(wall, str) and len(wall) >= 19 else None
 
 
+def as_end(wall: Any) -> str | None:
+    """Write it as an upper bound: the next second, for a filter that drops the fraction would leave the record out."""
+    bound = as_bound(wall)
+    try:
+        return bound and (datetime.fromisoformat(bound) + timedelta(seconds=1)).isoformat(" ")
+    except ValueError:
+        return None
+
+
 def around(row: Any) -> Query | None:
     """Give the shortest list that contains a row that could not be read; None when it does not say when it was made."""
-    created = as_bound(row.get("createDate")) if isinstance(row, dict) else None
-    return {"createDateStart": created, "createDateEnd": created} if created else None
+    wall = row.get("createDate") if isinstance(row, dict) else None
+    start, end = as_bound(wall), as_end(wall)
+    return {"createDateStart": start, "createDateEnd": end} if start and end else None
 
 
 def upper_mark(*, asked_at: datetime, answered_at: datetime | None, elapsed_s: float) -> datetime:

@@ -11,7 +11,7 @@ import anyio
 
 from listener.clients.shipstation.lists import Page
 from listener.core.errors import Broken, Unavailable
-from listener.workflows.sync.plan import Feed, Pass, Query, as_bound, parts, upper_mark
+from listener.workflows.sync.plan import Feed, Pass, Query, as_bound, as_end, parts, upper_mark
 
 # A page may take the API this long, and its rows us a moment: a run that has less time left ends, and goes on later.
 PAGE_TIME_S = 15.0
@@ -150,7 +150,7 @@ class Reader:
             except Broken as again:
                 await self._search(feed, query, (number, size), known, base_url, part, str(again))
                 continue
-            created = next((as_bound(row.get("createDate")) for row in rows if isinstance(row, dict)), None)
+            created = next((as_end(row.get("createDate")) for row in rows if isinstance(row, dict)), None)
             part.poison = [
                 replace(each, query={**each.query, "createDateEnd": created})
                 if created and "createDateEnd" not in each.query
