@@ -1,15 +1,18 @@
 """The sync handler with the real client against the sandbox and a real database."""
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sandbox.server import Client, order, serving
-from station import Station, station
+from station import ACCOUNT, Station, station
 
 from listener.core.outcome import Done, Fail, Release
+from listener.db.sync_state import Batch, SyncState
+from listener.workflows.sync.plan import ORDERS
+from listener.workflows.sync.rows import read_rows
 
 pytestmark = pytest.mark.anyio
 
@@ -383,3 +386,67 @@ async def test_figures_add_up_over_the_claims_of_one_run(shop: Station) -> None:
 
     assert isinstance(outcome, Done)
     assert (outcome.values["stats"]["calls"], outcome.values["stats"]["read"]) == (9, 8)
+
+
+async def test_the_number_of_statements_does_not_depend_on_the_number_of_rows(shop: Station, api: Client) -> None:
+    asked: list[str] = []
+
+    class Counting(SyncState):
+        async def _ask(self, conn: Any, name: str, params: Any) -> Any:
+            asked.append(name)
+            return await super()._ask(conn, name, params)
+
+    shop.state = Counting(shop.state._pool, account=ACCOUNT)
+    shop.upload("1")
+    await shop.sync()
+    few, asked[:] = list(asked), []
+    shop.upload(*map(str, range(2, 402)))
+
+    stats = await shop.sync()
+
+    assert stats["changed"] == 400
+    assert asked == few
+
+
+async def test_an_hour_of_syncs_and_uploads_stays_below_two_hundred_calls(shop: Station, api: Client) -> None:
+    """An hour at 120 s, by ShipStation's clock: thirty cycles, and every tenth minute a batch that is then shipped."""
+    api.control("PUT", "clock", {"offset_s": -3_700})
+    await shop.sync()
+    before, uploads = api.stats()["total"], 0
+    for cycle in range(30):
+        api.control("PUT", "clock", {"offset_s": -3_600 + 120 * cycle})
+        if cycle % 5 == 0:
+            shop.upload(*(f"{cycle}-{number}" for number in range(50)))
+            uploads += 1
+        if cycle % 5 == 3:
+            api.control("POST", "ship", {"orderNumber": f"{cycle - 3}-1"})
+        await shop.sync(reason="schedule")
+
+    calls = api.stats()["total"] - before
+
+    assert calls - uploads >= 90
+    assert calls < 200
+
+
+async def test_a_dry_run_changes_nothing_and_says_what_would_change(shop: Station, api: Client) -> None:
+    shop.upload("1", "2")
+
+    stats = await shop.sync(dry_run=True)
+
+    assert (stats["dry_run"], stats["rows"]) == (True, 2)
+    assert shop.row("1")["fulfillment_status"] is None
+    assert shop.marks() == {}
+    assert shop.database.execute("SELECT count(*) FROM shipstation_orders") == [(0,)]
+
+
+async def test_a_row_that_not_even_the_database_could_hold_is_put_aside_as_text(shop: Station, api: Client) -> None:
+    row = {"orderId": 1, "orderNumber": "\ud83d\x00", "orderStatus": "on_hold", "orderTotal": float("nan"), "x": [{}]}
+
+    read = read_rows(ORDERS, [row, {**row, "orderId": 2, "orderTotal": 1.5}, "no row", None])
+
+    assert [record["order_id"] for record in read.records] == [2]
+    assert len(read.unread) == 3
+    batch = Batch(list="orders", orders=read.records, unread=[{**asdict(each), "query": None} for each in read.unread])
+    job = await shop.claim()
+    stored = await shop.state.store(batch, run_id=job.id, claim_id=job.claim_id, stats={})
+    assert (stored.changed, stored.quarantined) == (1, 3)

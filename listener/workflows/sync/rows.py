@@ -1,11 +1,11 @@
 """What a row of ShipStation's lists says, as the records that are stored. Pure; a row that cannot be read costs only
 itself."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from math import isfinite
 from typing import Any
 
 from listener.workflows.pacific import read_pacific
@@ -157,6 +157,15 @@ def _place(feed: Feed, row: Any) -> str:
     return _plain(", ".join(f"{name} {value!r:.60}" for name, value in named.items())) or "a row without any id"
 
 
-def _storable(row: Any) -> Any:
-    """As jsonb can hold it."""
-    return json.loads(_plain(json.dumps(row)).replace("\\u0000", "\N{SYMBOL FOR NULL}"))
+def _storable(value: Any) -> Any:
+    """As jsonb can hold it, which knows neither NUL nor half of a surrogate pair nor NaN."""
+    match value:
+        case dict():
+            return {_plain(name): _storable(each) for name, each in value.items()}
+        case list():
+            return [_storable(each) for each in value]
+        case str():
+            return _plain(value)
+        case float():
+            return value if isfinite(value) else str(value)
+    return value
