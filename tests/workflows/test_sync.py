@@ -326,9 +326,16 @@ async def test_what_they_may_add_or_leave_out_harms_nothing(shop: Station, api: 
 
 async def test_a_run_that_lost_its_claim_writes_nothing(shop: Station, api: Client) -> None:
     shop.upload("1")
-    job = await shop.claim()
-    shop.database.execute("UPDATE sync_runs SET claim_id = claim_id + 1")
+    job, inner = await shop.claim(), shop.shipstation
 
+    class Loses:
+        """The claim goes to somebody else while the first page is on its way."""
+
+        async def list_page(self, *args: Any, **more: Any) -> Any:
+            shop.database.execute("UPDATE sync_runs SET claim_id = claim_id + 1")
+            return await inner.list_page(*args, **more)
+
+    shop.client = Loses()  # type: ignore[assignment]
     (outcome,) = await shop.handler()([job])
 
     assert isinstance(outcome, Release)
