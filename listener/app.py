@@ -8,24 +8,34 @@ import anyio
 
 from listener.clients.folder import Folder
 from listener.clients.shipstation.client import CONNECTOR, ShipStation, account_name
+from listener.clients.shipstation.lists import is_theirs
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
 from listener.core.errors import ConfigError
+from listener.core.events import Publish
 from listener.core.queue import Limits, Queue
 from listener.db.budgets import ApiBudget
+from listener.db.pool import Pool
 from listener.db.queue import QueueTable
+from listener.db.sync_runs import SyncRuns
+from listener.db.sync_state import SyncState
 from listener.engine.supervisor import Supervisor
 from listener.process import Assignment, Process
+from listener.web.access import guard
+from listener.web.sync import sync_monitor
+from listener.web.webhooks import shipstation_webhooks
 from listener.workflows.imports.folder_source import SOURCE as FOLDER
 from listener.workflows.imports.folder_source import FolderSource
 from listener.workflows.imports.found import Rules
 from listener.workflows.imports.handler import IMPORT, Import, Opener, Settings
 from listener.workflows.imports.words import parse_words
+from listener.workflows.sync.handler import SYNC, Sync
+from listener.workflows.sync.schedule import Schedule
 from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
 
-QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD, IMPORT)}
+QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD, IMPORT, SYNC)}
 # The older scripts' names in polling_metrics.
-_WORKFLOWS = {"upload": "shipstation-upload", "import": "xml-import"}
+_WORKFLOWS = {"upload": "shipstation-upload", "import": "xml-import", "sync": "unified-sync"}
 
 
 class App:
@@ -36,7 +46,7 @@ class App:
         self._names = chosen_queues(env)
         self._imports = import_settings(env)
         accounts = set()
-        if UPLOAD.name in self._names:
+        if {UPLOAD.name, SYNC.name} & set(self._names):
             accounts.add((CONNECTOR, account_name(credentials(env)[0])))  # missing ones are said before anything runs
         self.process = Process(
             env,
@@ -76,7 +86,9 @@ class App:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.process)
             if UPLOAD.name in self._names:
-                client = await stack.enter_async_context(self._shipstation())
+                client = await stack.enter_async_context(
+                    shipstation(self.env, self.process.pool, self.process.bus.publish)
+                )
                 self.process.assign(
                     Assignment(
                         table=QueueTable(self.process.pool, UPLOAD),
@@ -93,27 +105,78 @@ class App:
                         limits=_import_limits,
                     )
                 )
+            if SYNC.name in self._names:
+                await self._assign_sync(stack)
             await self.process.run(started=started)
 
-    def _shipstation(self) -> ShipStation:
-        key, secret = credentials(self.env)
-        publish = self.process.bus.publish
-        budget = ApiBudget(
-            self.process.pool,
-            publish,
-            connector=CONNECTOR,
-            account=account_name(key),
-            call_limit=self.env.shipstation_rate_limit,
-            window_s=self.env.shipstation_rate_window_s,
+    async def _assign_sync(self, stack: AsyncExitStack) -> None:
+        process, env = self.process, self.env
+        runs = await assign_sync(process, stack)
+        process.chores.append(Schedule(runs, process.configuration, process.bus.publish, queue=SYNC.name).run)
+        process.routers.append(
+            shipstation_webhooks(
+                runs,
+                secret=env.shipstation_webhook_secret,
+                is_theirs=lambda url: is_theirs(url, env.shipstation_base_url),
+            )
         )
-        return ShipStation(
-            self.env.shipstation_base_url,
-            key=key,
-            secret=secret,
-            timeout_s=self.env.shipstation_timeout_s,
-            budget=budget,
-            publish=publish,
+        process.routers.append(
+            sync_monitor(
+                runs,
+                live=lambda: process.live,
+                is_connected=lambda: process.supervisor.state == "connected",
+                guard=guard(env.api_token),
+            )
         )
+
+
+async def assign_sync(process: Process, stack: AsyncExitStack) -> SyncRuns:
+    """Have the process work on queue sync; returns the account's runs.
+
+    The client is one of its own: its calls yield to the uploads', and neither takes what the other has reserved.
+    """
+    env, publish = process.env, process.bus.publish
+    client = await stack.enter_async_context(shipstation(env, process.pool, publish, yields=True))
+    account = account_name(credentials(env)[0])
+    runs = SyncRuns(process.pool, connector=CONNECTOR, account=account)
+    sync = Sync(
+        client,
+        client.account,
+        runs,
+        SyncState(process.pool, account=account),
+        publish,
+        account=account,
+        base_url=env.shipstation_base_url,
+        most_calls=lambda: process.live.sync_calls_per_cycle,
+    )
+    table = QueueTable(process.pool, SYNC)
+    process.assign(Assignment(table=table, handler=sync, limits=_sync_limits, gate=client.account))
+    return runs
+
+
+def shipstation(env: Environment, pool: Pool, publish: Publish, *, yields: bool = False) -> ShipStation:
+    """Make a client of ShipStation, to be entered. yields: it leaves calls to the uploads.
+
+    Raises ConfigError when the credentials are not set.
+    """
+    key, secret = credentials(env)
+    budget = ApiBudget(
+        pool,
+        publish,
+        connector=CONNECTOR,
+        account=account_name(key),
+        call_limit=env.shipstation_rate_limit,
+        window_s=env.shipstation_rate_window_s,
+        yields=yields,
+    )
+    return ShipStation(
+        env.shipstation_base_url,
+        key=key,
+        secret=secret,
+        timeout_s=env.shipstation_timeout_s,
+        budget=budget,
+        publish=publish,
+    )
 
 
 def _upload_limits(live: LiveConfig) -> Limits:
@@ -130,6 +193,15 @@ def _import_limits(live: LiveConfig) -> Limits:
     return Limits(
         enabled=live.is_enabled(IMPORT.name),
         concurrency=live.import_concurrency,
+        max_attempts=live.max_attempts,
+        timeout_s=live.operation_timeout,
+    )
+
+
+def _sync_limits(live: LiveConfig) -> Limits:
+    return Limits(
+        enabled=live.is_enabled(SYNC.name),
+        concurrency=live.sync_concurrency,
         max_attempts=live.max_attempts,
         timeout_s=live.operation_timeout,
     )
@@ -166,7 +238,7 @@ def credentials(env: Environment) -> tuple[str, str]:
     key, secret = env.shipstation_api_key, env.shipstation_api_secret
     if key is None or secret is None:
         raise ConfigError(
-            "SHIPSTATION_API_KEY and SHIPSTATION_API_SECRET are not set; queue upload needs them "
-            "(ShipStation → Settings → API), or leave upload out of LISTENER_QUEUES"
+            "SHIPSTATION_API_KEY and SHIPSTATION_API_SECRET are not set; queues upload and sync need them "
+            "(ShipStation → Settings → API), or leave both out of LISTENER_QUEUES"
         )
     return key.get_secret_value(), secret.get_secret_value()

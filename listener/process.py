@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import anyio
+import anyio.lowlevel
 from anyio.abc import TaskStatus
+from fastapi import APIRouter
 
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
@@ -53,13 +54,8 @@ class Assignment:
     gate: Gate | None = None
 
 
-async def _nothing() -> None:
-    """Prepare nothing."""
-
-
 class Process:
     """The parts of one process, as an async context that holds its pool and its socket; `supervisor` is there inside.
-    `chores` run beside the work; they are added before it is entered.
 
     nouns: queue → what its rows are called; every queue that will be assigned. workflows: queue → its name in
     `polling_metrics`. serves: with the HTTP interface. log: where to, when the program's logging is not ours to set.
@@ -77,24 +73,24 @@ class Process:
         serves: bool = True,
         log: Any = None,
         tells_operations: bool = True,
-        prepare: Callable[[], Awaitable[None]] = _nothing,
+        prepare: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
         most: Callable[[LiveConfig], int] = lambda live: live.max_concurrent_operations,
     ) -> None:
         self.env = env
         self.address = ""
         self.bus = Bus()
         self.tables: list[QueueTable] = []
-        self.chores: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._names = list(nouns)
         self._accounts = accounts
-        self._serves = serves
-        self._sets_log = log is None
+        self._serves, self._sets_log = serves, log is None
         self._log = logs.own() if log is None else log
         self._prepare = prepare
         self._most = most
         self._dispatchers: list[Dispatcher] = []
         self._modes: dict[str, tuple[bool, bool, float]] = {}
         self._stack = AsyncExitStack()
+        self.chores: list[Callable[[], Coroutine[Any, Any, None]]] = []  # to be filled, as routers, before `run`
+        self.routers: list[APIRouter] = []
         self._metrics = Metrics(self._names)
         self._event_log = logs.EventLog(
             dict(nouns),
@@ -153,7 +149,8 @@ class Process:
         failure: ListenerError | None = None
         async with anyio.create_task_group() as group:
             if self._serves:
-                group.start_soon(serve, build(self._figures(), token=self.env.api_token), self._sock)
+                api = build(self._figures(), token=self.env.api_token, routers=self.routers)
+                group.start_soon(serve, api, self._sock)
             if obeys_signals:
                 await group.start(self._obey_signals)
             if self._serves:
@@ -255,8 +252,13 @@ class Process:
             configuration=self.configuration,
             shutdown_timeout_s=self.env.shutdown_timeout_s,
             verify=self._verify,
-            chores=(polling.run, *self.chores),
+            chores=(polling.run, self._do_chores),
         )
+
+    async def _do_chores(self) -> None:
+        async with anyio.create_task_group() as group:
+            for chore in self.chores:
+                group.start_soon(chore)
 
     async def _verify(self) -> None:
         await self.pool.inspect(lambda conn: verify_async(conn, self.env.schema_name))
@@ -283,15 +285,10 @@ class Process:
             mode = (after.is_enabled(name), after.notifications_enabled(name), after.poll_interval_s(name))
             if self._modes.get(name) == mode:
                 continue
-            is_enabled, fast_polling, interval_s = mode
+            is_on, is_fast, every_s = mode
+            new = name not in self._modes
             self.bus.publish(
-                QueueMode(
-                    queue=name,
-                    is_enabled=is_enabled,
-                    fast_polling=fast_polling,
-                    interval_s=interval_s,
-                    is_start=name not in self._modes,
-                )
+                QueueMode(queue=name, is_enabled=is_on, fast_polling=is_fast, interval_s=every_s, is_start=new)
             )
             self._modes[name] = mode
 

@@ -14,6 +14,7 @@ from listener.cli import config as config_
 from listener.cli import demo as demo_
 from listener.cli import files as files_
 from listener.cli import status as status_
+from listener.cli import sync as sync_
 from listener.config.environment import load_environment
 from listener.core.errors import ConfigError
 from listener.db import migrate as migrate_
@@ -40,6 +41,9 @@ cli.add_typer(config_.config)
 cli.command()(attach_.attach)
 cli.command()(attach_.detach)
 cli.command("import")(files_.import_)
+cli.command()(sync_.sync)
+cli.command()(sync_.stats)
+cli.command()(sync_.webhooks)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 

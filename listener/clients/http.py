@@ -62,12 +62,18 @@ class Http:
         with anyio.CancelScope(shield=True):
             await self._client.aclose()
 
-    async def request(self, method: str, path: str, *, content: bytes | None = None) -> Raw:
-        """Send and read the whole reply. Raises Unavailable(reason="outage") when none arrives."""
+    async def request(
+        self, method: str, path: str, *, content: bytes | None = None, base_url: str | None = None
+    ) -> Raw:
+        """Send and read the whole reply. base_url: another host than the usual one; it gets the credentials too.
+
+        Raises Unavailable(reason="outage") when none arrives.
+        """
+        base_url = (base_url or self._base_url).rstrip("/")
         started = time.perf_counter()
         status = "cancelled"
         try:
-            response = await self._send(method, path, content)
+            response = await self._send(method, f"{base_url}{path}", content)
             status = str(response.status_code)
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Raw(response.status_code, headers, response.content)
@@ -78,7 +84,7 @@ class Http:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             status = "unreachable" if isinstance(error, httpx2.ConnectError) else "reset"
             raise Unavailable(
-                f"{method} {self._base_url}{path}: {type(error).__name__}: {str(error) or 'connection lost'}",
+                f"{method} {base_url}{path}: {type(error).__name__}: {str(error) or 'connection lost'}",
                 reason="outage",
             ) from error
         finally:
@@ -93,7 +99,7 @@ class Http:
                 )
             )
 
-    async def _send(self, method: str, path: str, content: bytes | None) -> httpx2.Response:
+    async def _send(self, method: str, url: str, content: bytes | None) -> httpx2.Response:
         """Raises TimeoutError(seconds) when the whole reply is not there in time: after our own limit, and before its
         caller would be cut off, whose rows would pay for an API that is silent."""
         started_at = anyio.current_time()
@@ -116,7 +122,7 @@ class Http:
             try:
                 response = await self._client.request(
                     method,
-                    f"{self._base_url}{path}",
+                    url,
                     content=content,
                     headers={"content-type": "application/json"} if content is not None else None,
                 )

@@ -34,6 +34,7 @@ from listener.config.values import (
     Queues,
     Schema,
     Token,
+    WebhookSecret,
     Zone,
     problem,
 )
@@ -90,6 +91,11 @@ class Environment(BaseSettings):
     )
     shipstation_api_key: Token | None = Field(default=None, alias="SHIPSTATION_API_KEY", description="API key")
     shipstation_api_secret: Token | None = Field(default=None, alias="SHIPSTATION_API_SECRET", description="API secret")
+    shipstation_webhook_secret: WebhookSecret | None = Field(
+        default=None,
+        alias="SHIPSTATION_WEBHOOK_SECRET",
+        description="end of the webhook address, 16 or more letters, digits, - and _; without it nobody may call",
+    )
     shipstation_base_url: BaseUrl = Field(
         default="https://ssapi.shipstation.com", alias="SHIPSTATION_BASE_URL", description="address of the API"
     )

@@ -57,17 +57,20 @@ class LiveConfig(BaseModel):
         int, Field(ge=1, le=3_600), _of("seconds", "between safety polls", missing=300)
     ] = 15
     sync_interval: Annotated[
-        int, Field(ge=10, le=86_400), _of("seconds", "between ShipStation syncs (no effect yet)", missing=300)
+        int, Field(ge=10, le=86_400), _of("seconds", "between the starts of two ShipStation syncs", missing=300)
     ] = 120
     upload_enabled: Annotated[bool, _of("", "false = claim no orders; running work ends")] = True
     import_enabled: Annotated[bool, _of("", "false = claim no files; running work ends")] = True
-    sync_enabled: Annotated[bool, _of("", "false = claim no sync runs; running work ends (no effect yet)")] = True
+    sync_enabled: Annotated[bool, _of("", "false = start no sync runs; running work ends")] = True
     upload_batch_size: Annotated[
         int, Field(ge=1, le=100), _of("orders", "orders in one call; ShipStation takes 100")
     ] = 100
     upload_concurrency: Concurrency = 2
     import_concurrency: Concurrency = 2
-    sync_concurrency: IdleConcurrency = 4
+    sync_concurrency: Concurrency = 4
+    sync_calls_per_cycle: Annotated[
+        int, Field(ge=1, le=100_000), _of("calls", "API calls that one sync may make; the next one goes on from there")
+    ] = 60
     max_attempts: Annotated[int, Field(ge=1, le=100), _of("attempts", "before a row goes to Failed")] = 10
     operation_timeout: Annotated[
         int, Field(ge=1, le=86_400), _of("seconds", "that one handler call may take, also one that runs already")

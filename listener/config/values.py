@@ -71,6 +71,12 @@ def _token(token: SecretStr) -> SecretStr:
     return token
 
 
+def _webhook_secret(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch("[A-Za-z0-9_-]{16,100}", secret.get_secret_value()):
+        raise problem("expected 16 to 100 letters, digits, - and _, such as `openssl rand -hex 32` prints")
+    return secret
+
+
 def _queues(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -96,6 +102,7 @@ def _folder(path: Path) -> Path:
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
+WebhookSecret = Annotated[Token, AfterValidator(_webhook_secret)]
 Schema = Annotated[str, AfterValidator(_schema)]
 HttpAddress = Annotated[str, AfterValidator(_http)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]

@@ -7,6 +7,7 @@ ListenerError
 │   ├── Pooled         the direct address leads through a transaction pooler
 │   └── Unreachable    no connection, a cut one, or a server that takes no writes: try again later
 ├── SessionLost        our Postgres session ended: the lease is gone
+├── ClaimLost          the row that we work on is somebody else's by now
 └── ClientError        an outside API
     ├── Unavailable    the API as a whole: down, throttled, refuses the credentials (no order's fault)
     ├── Rejected       the API refused this very call (4xx): the content is at fault
@@ -42,6 +43,10 @@ class Unreachable(DatabaseError):  # noqa: N818
 
 class SessionLost(ListenerError):  # noqa: N818
     """The session that is our lease is gone: assume that our rows are being taken."""
+
+
+class ClaimLost(ListenerError):  # noqa: N818
+    """The claim under which we work is gone: nothing more may be written."""
 
 
 class ClientError(ListenerError):

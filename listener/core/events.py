@@ -207,6 +207,26 @@ class MetricsCleaned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduled:
+    """Syncs are inserted by a schedule from now on, or by another one than before. interval_s: between two starts;
+    None = none are, because the workflow is off."""
+
+    queue: str
+    interval_s: float | None
+    is_start: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleEnded:
+    """One sync has read what it was asked for, or as much as it may. stats: its figures."""
+
+    connector: str
+    account: str
+    reason: str
+    stats: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
     """Shutdown: stage 1 waits for running handlers, stage 2 cancels them."""
 
@@ -246,6 +266,8 @@ Event: TypeAlias = (
     | QueueMode
     | LookSkipped
     | MetricsCleaned
+    | Scheduled
+    | CycleEnded
     | Stopping
     | Trouble
 )

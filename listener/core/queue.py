@@ -15,6 +15,8 @@ class Queue:
     columns: content columns that a job carries, in this order.
     results: columns that `Done.values` may write, with their SQL type.
     key: the single-column primary key.
+    concurrency_key: at most one row for each value of these NOT NULL columns is `Processing`, guarded by a unique index
+    partial on that status. Another one keeps the ready rows to one each: a claim takes no two of one key.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Queue:
     columns: tuple[str, ...] = ()
     results: tuple[tuple[str, str], ...] = ()
     key: str = "id"
+    concurrency_key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

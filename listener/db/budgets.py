@@ -19,17 +19,21 @@ LOOK_AGAIN_S = 1.0
 
 
 class ApiBudget:
-    """The budget of one account. `call_limit` calls per `window_s` seconds; 0 = the API has no limit."""
+    """The budget of one account. `call_limit` calls per `window_s` seconds; 0 = the API has no limit.
+
+    yields: leave a part of each window to the uploads.
+    """
 
     def __init__(
         self, pool: Pool, publish: Publish, *, connector: str, account: str, call_limit: int, window_s: float,
-        pause_base_s: float = PAUSE_BASE_S,
+        pause_base_s: float = PAUSE_BASE_S, yields: bool = False,
     ) -> None:  # fmt: skip
         self._pool = pool
         self._publish = publish
         self._key = {"connector": connector, "account": account}
         self._limit = {"call_limit": call_limit if call_limit > 0 else 2**31 - 1, "window_s": window_s}
         self._pause_base_s = pause_base_s
+        self._yields = yields
         self._is_known = False
 
     async def take(self) -> Permit | Refusal:
@@ -37,7 +41,7 @@ class ApiBudget:
         if not self._is_known:
             await self._run("ensure_budget", self._limit)
             self._is_known = True
-        rows = await self._run("take_permit", {"probe_s": PROBE_S})
+        rows = await self._run("take_permit", {"probe_s": PROBE_S, "yields": self._yields})
         if not rows:  # the row was deleted by hand: make it again
             self._is_known = False
             return Refusal(wait_s=0.1, reason="budget")

@@ -138,6 +138,17 @@ class Pool:
 
         return await shielded(borrow, limit_s=self._whole_limit_s)
 
+    async def transaction(self, work: Callable[[Connection], Awaitable[T]], *, name: str) -> T:
+        """Run `work`, a few statements, as one transaction. Raises Unreachable, DatabaseError."""
+        settings = {**self._settings, "application_name": f"order-listener {name}"[:63]}
+
+        async def run(conn: Connection) -> T:
+            async with conn.transaction():
+                await conn.execute(query("session", "transaction_settings"), settings)
+                return await work(conn)
+
+        return await self.inspect(run)
+
     async def inspect(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `work` on one connection. Raises Unreachable, DatabaseError."""
 

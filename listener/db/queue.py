@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import sql
+from psycopg.errors import UniqueViolation
 
 from listener.core.errors import DatabaseError
 from listener.core.job import Job, Settle, Settlement
@@ -101,7 +102,12 @@ class QueueTable:
         if start is not None:
             statement = self._claim_from
             params |= {"priority": start.priority, "scheduled_at_s": start.scheduled_at_s, "key": start.key}
-        rows = await self._pool.fetch(statement, params, name=self.queue.name)
+        try:
+            rows = await self._pool.fetch(statement, params, name=self.queue.name)
+        except DatabaseError as error:
+            if self.queue.concurrency_key and isinstance(error.__cause__, UniqueViolation):
+                return Claim([], None, passed_over=True)  # another listener was quicker with a row of the same key
+            raise
         next_due_s, passed_over, *place = rows[-1][:5]
         if place[2] is None:
             return Claim([], next_due_s, passed_over)
@@ -225,7 +231,18 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         "results": sql.SQL("").join(results),
         "start": sql.SQL(""),
         "claim_sequence": sql.Literal("listener_claim_id"),
+        "unblocked": _unblocked(queue, _escaped(table)),
     }
+
+
+def _unblocked(queue: Queue, table: sql.Composable) -> sql.Composable:
+    if not queue.concurrency_key:
+        return sql.SQL("")
+    column = query("queue", "same_key")
+    same = [column.format(column=_escaped(sql.Identifier(name))) for name in queue.concurrency_key]
+    return sql.SQL(" ") + query("queue", "unblocked").format(
+        table=table, same_key=sql.SQL(" ").join([sql.SQL(""), *same])
+    )
 
 
 def _escaped(part: sql.Composable) -> sql.SQL:

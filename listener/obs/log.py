@@ -201,6 +201,11 @@ class EventLog:
                 self._config_loaded(event)
             case e.MetricsCleaned(count=count):
                 log.info(f"Cleaned up {count} old polling metrics", count=count)
+            case e.Scheduled(queue=queue, interval_s=interval_s, is_start=is_start):
+                name, how = _NAMES.get(queue, queue), "off" if interval_s is None else f"interval={interval_s:g}s"
+                log.info(f"{name} {'started' if is_start else 'changed'} ({how})", queue=queue)
+            case e.CycleEnded(connector=connector, account=account, reason=reason, stats=stats):
+                log.info("Sync cycle completed", connector=connector, account=account, reason=reason, **stats)
             case e.Stopping(stage=stage, active=active):
                 text = (
                     "Stopping: waiting for running handlers" if stage == 1 else "Stopping: cancelling what still runs"

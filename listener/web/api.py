@@ -1,6 +1,6 @@
 """Routes. Each asks the service, which `figures.py` implements; none knows the engine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -32,11 +32,13 @@ class Service(Protocol):
         """Every queue's figures."""
 
 
-def build(service: Service, *, token: SecretStr | None) -> FastAPI:
-    """Return the application. Errors are JSON: {"error": {"code", "message"}}."""
+def build(service: Service, *, token: SecretStr | None, routers: Sequence[APIRouter] = ()) -> FastAPI:
+    """Return the application. Errors are JSON: {"error": {"code", "message"}}. routers guard themselves."""
     api = FastAPI(title="order-listener", docs_url=None, redoc_url=None)
     api.include_router(_probes(service))
     api.include_router(_figures(service), dependencies=[Depends(guard(token))])
+    for router in routers:
+        api.include_router(router)
 
     @api.exception_handler(Refused)
     def refused(_: Request, error: Refused) -> JSONResponse:

@@ -16,6 +16,7 @@ AS $$ SELECT '{
 "upload_concurrency": {"field": "upload_concurrency", "key": "upload_concurrency", "kind": "integer", "expected": "a whole number of handler calls from 1 to 100", "default": "2", "minimum": 1, "maximum": 100},
 "import_concurrency": {"field": "import_concurrency", "key": "import_concurrency", "kind": "integer", "expected": "a whole number of handler calls from 1 to 100", "default": "2", "minimum": 1, "maximum": 100},
 "sync_concurrency": {"field": "sync_concurrency", "key": "sync_concurrency", "kind": "integer", "expected": "a whole number of handler calls from 1 to 100", "default": "4", "minimum": 1, "maximum": 100},
+"sync_calls_per_cycle": {"field": "sync_calls_per_cycle", "key": "sync_calls_per_cycle", "kind": "integer", "expected": "a whole number of calls from 1 to 100000", "default": "60", "minimum": 1, "maximum": 100000},
 "max_attempts": {"field": "max_attempts", "key": "max_attempts", "kind": "integer", "expected": "a whole number of attempts from 1 to 100", "default": "10", "minimum": 1, "maximum": 100},
 "operation_timeout": {"field": "operation_timeout", "key": "operation_timeout", "kind": "integer", "expected": "a whole number of seconds from 1 to 86400", "default": "300", "minimum": 1, "maximum": 86400},
 "max_concurrent_operations": {"field": "max_concurrent_operations", "key": "max_concurrent_operations", "kind": "integer", "expected": "a whole number of handler calls from 1 to 1000", "default": "15", "minimum": 1, "maximum": 1000},

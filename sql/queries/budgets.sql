@@ -15,6 +15,8 @@ WHERE (api_budgets.call_limit, api_budgets.window_s) IS DISTINCT FROM (EXCLUDED.
 -- pause one probe: it moves paused_until on by probe_s, so that everybody else waits for what it finds. A window that the
 -- API called spent ends with its pause, also when a person ends that by moving paused_until.
 -- Whatever a hand wrote into the row, calls go on: infinite times and windows are read as the nearest that is legal.
+-- yields: uploads go first. A quarter of each window is left to them, and while orders wait three quarters, so that a
+-- backlog of either kind slows the other down and stops neither.
 -- The row lock makes takers queue for microseconds; not flushed, because a lost reservation is a call not counted twice.
 WITH account AS (
     SELECT b.*, clock_timestamp() AS at, make_interval(secs => least(greatest(window_s, 0), 3600)) AS span
@@ -24,8 +26,12 @@ WITH account AS (
            -- nothing legal lasts two hours: a value beyond came from a hand or from a wrong clock
            paused_until > at AND paused_until < at + interval '2 hours' AS must_wait,
            is_over AS rolled_over,
-           NOT is_over AND remaining <= 0 AS is_spent
-    FROM (SELECT account.*, NOT (resets_at > at AND resets_at < at + interval '2 hours')
+           NOT is_over AND remaining <= reserve AS is_spent
+    FROM (SELECT account.*,
+                 CASE WHEN NOT %(yields)s OR call_limit = 2147483647 THEN 0
+                      WHEN EXISTS (SELECT FROM orders_inbox AS q WHERE q.status = 'Pending' AND q.scheduled_at <= account.at)
+                      THEN call_limit / 4 * 3 ELSE call_limit / 4 END AS reserve,
+                 NOT (resets_at > at AND resets_at < at + interval '2 hours')
                          OR coalesce(pause_reason = 'throttled', false) AS is_over FROM account) AS account
 ), taken AS (
     UPDATE api_budgets AS b

@@ -25,7 +25,7 @@ WITH RECURSIVE priorities AS (
     FROM priorities CROSS JOIN LATERAL (
         SELECT q.{key} AS due_key
         FROM {table} AS q
-        WHERE q.status = {ready} AND q.priority = priorities.priority AND q.scheduled_at <= now() {start}
+        WHERE q.status = {ready} AND q.priority = priorities.priority AND q.scheduled_at <= now() {start}{unblocked}
         ORDER BY q.status, q.priority, q.scheduled_at, q.{key}
         LIMIT %(limit)s
         FOR NO KEY UPDATE SKIP LOCKED
@@ -57,7 +57,7 @@ WITH RECURSIVE priorities AS (
             SELECT FROM {table} AS q
             WHERE q.status = {ready} AND q.status = ANY (ARRAY[CASE WHEN priorities.priority IS NOT NULL THEN {ready}::text END])
               AND q.priority = priorities.priority AND q.scheduled_at <= now()
-              AND q.{key} NOT IN (SELECT due_key FROM due)
+              AND q.{key} NOT IN (SELECT due_key FROM due){unblocked}
             LIMIT 1
         ) AS left_behind
         WHERE priorities.priority IS NOT NULL) ELSE false END AS over
@@ -72,6 +72,15 @@ ORDER BY job_priority, job_scheduled_at, job_key;
 -- that have been claimed; while VACUUM is held off, the index keeps them, and each claim would visit all of them.
 AND (q.status, q.priority, q.scheduled_at, q.{key})
     >= ({ready}, %(priority)s::bigint, to_timestamp(%(scheduled_at_s)s::float8), %(key)s::{key_type})
+
+-- name: unblocked
+-- Not a statement: a condition of the claim, for a queue with a concurrency key. A row whose key is running is no work yet;
+-- the end of that run rings. Who reads an older snapshot is refused by the key's unique index: nothing claimed.
+ AND NOT EXISTS (SELECT FROM {table} AS running WHERE running.status = 'Processing'{same_key})
+
+-- name: same_key
+-- Not a statement: one column of it.
+ AND running.{column} = q.{column}
 
 -- name: settle
 -- Write the outcomes of many jobs at once. Fenced: a row is touched only while it still holds the very claim.

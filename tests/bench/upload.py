@@ -156,6 +156,7 @@ def environ(url: str, address: str) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if not name.startswith(("LISTENER_", "SHIPSTATION_"))},
         "DATABASE_URL": url,
         "LISTENER_HTTP": "127.0.0.1:0",
+        "LISTENER_QUEUES": "upload",
         "LISTENER_LOG_FORMAT": "json",
         "SHIPSTATION_API_KEY": "sandbox-key",
         "SHIPSTATION_API_SECRET": "sandbox-secret",

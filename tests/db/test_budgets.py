@@ -27,7 +27,9 @@ class Account:
         self._database = database
         self.events: list[Event] = []
 
-    def process(self, account: str = "main", *, limit: int = LIMIT, window_s: float = 60.0) -> ApiBudget:
+    def process(
+        self, account: str = "main", *, limit: int = LIMIT, window_s: float = 60.0, yields: bool = False
+    ) -> ApiBudget:
         return ApiBudget(
             self._pool,
             self.events.append,
@@ -35,6 +37,7 @@ class Account:
             account=account,
             call_limit=limit,
             window_s=window_s,
+            yields=yields,
         )
 
     def set(self, **values: str) -> None:
@@ -445,3 +448,28 @@ async def test_a_pause_that_a_person_makes_holds_and_is_named(account: Account, 
     [shown] = await read_budgets(pool)
     assert (shown["is_paused"], shown["pause_reason"], shown["paused_at"]) == (True, "by hand", None)
     assert shown["probe_in_s"] > 3000
+
+
+@pytest.mark.parametrize(("waiting", "share"), [(0, 30), (1, 10)])
+async def test_who_yields_leaves_calls_to_the_uploads(
+    account: Account, database: Database, waiting: int, share: int
+) -> None:
+    """A quarter of the window, and three quarters while orders wait."""
+    database.execute("INSERT INTO orders_inbox (order_number) SELECT 'A' FROM generate_series(1, %s)", [waiting])
+    uploads, sync = account.process(), account.process(yields=True)
+    for _ in range(share):
+        await taken(sync)
+
+    assert (await refused(sync)).reason == "budget"
+
+    for _ in range(LIMIT - share):
+        await taken(uploads)
+    await refused(uploads)
+
+
+async def test_an_account_without_a_limit_has_nothing_to_yield(account: Account) -> None:
+    sync = account.process(limit=0, yields=True)
+    permit = await taken(sync)
+    await sync.report_ok(permit, RateHeaders(limit=40, remaining=39, reset_s=30.0))
+
+    await taken(sync)

@@ -25,6 +25,7 @@ WITH_SQL = {"db/session.py": "LISTEN takes no parameter: the channel's name is c
 UNPREPARED = {
     "result_column": "a part of settle, prepared with it",
     **dict.fromkeys(("prepare_merge", "copy_orders", "clear_orders"), "a command on the merge's own table"),
+    **dict.fromkeys(("unblocked", "same_key"), "a part of the claim of a queue with a concurrency key"),
     **dict.fromkeys(("create_database", "drop_database"), "a command, run by listener.testing"),
     **dict.fromkeys(
         ("create_schema", "script_head", "create_books", "drop_index"), "a command, run by `listener migrate`"

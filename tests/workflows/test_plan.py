@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from listener.core.errors import ConfigError
 from listener.core.job import Job
 from listener.core.outcome import Done, Fail, Retry
+from listener.workflows import pacific as pacific_time
 from listener.workflows.order import Order, parse_order
+from listener.workflows.pacific import pacific
 from listener.workflows.upload import plan
-from listener.workflows.upload.plan import MalformedReply, encode, order_key, pacific, read_results, split
+from listener.workflows.upload.plan import MalformedReply, encode, order_key, read_results, split
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=80)
 
@@ -187,8 +189,8 @@ def test_a_machine_without_time_zone_data_is_told_so(monkeypatch: pytest.MonkeyP
     def missing(name: str) -> None:
         raise ZoneInfoNotFoundError(name)
 
-    monkeypatch.setattr(plan, "ZoneInfo", missing)
-    plan._pacific_zone.cache_clear()
+    monkeypatch.setattr(pacific_time, "ZoneInfo", missing)
+    pacific_time.zone.cache_clear()
     with pytest.raises(ConfigError, match="pip install tzdata"):
         pacific(datetime(2026, 1, 1, tzinfo=UTC))
 

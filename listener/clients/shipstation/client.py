@@ -1,10 +1,13 @@
 """Calls to ShipStation V1, each one paid from the account's shared budget."""
 
+import json
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from listener.clients.account import Account
 from listener.clients.http import Http
+from listener.clients.shipstation.lists import Page, address, read_page
 from listener.clients.shipstation.reply import Reply, read, read_results
 from listener.core.budget import Budget
 from listener.core.errors import Broken, Rejected, Unavailable
@@ -62,6 +65,44 @@ class ShipStation:
         except Broken:
             return False
         return True
+
+    async def list_page(
+        self, path: str, name: str, query: Mapping[str, str | int], *, base_url: str | None = None
+    ) -> Page:
+        """GET one page of a list: /orders, /shipments, /fulfillments. base_url: another host of the API.
+
+        Raises Unavailable, Rejected, Broken.
+        """
+
+        async def send() -> Page:
+            return read_page(await self._http.request("GET", address(path, query), base_url=base_url), name)
+
+        return await self.account.call(send)
+
+    async def lists_orders(self) -> bool:
+        """GET a list that no order is in: tells a 500 of the API from a record's. Raises Unavailable."""
+        try:
+            await self.list_page("/orders", "orders", {"modifyDateStart": "2999-01-01 00:00:00", "pageSize": 1})
+        except Broken:
+            return False
+        return True
+
+    async def subscribe(self, url: str, event: str, name: str) -> int:
+        """POST /webhooks/subscribe for all stores; returns its id. Raises Unavailable, Rejected, Broken."""
+        wish = {"target_url": url, "event": event, "store_id": None, "friendly_name": name}
+        return int((await self._ask("POST", "/webhooks/subscribe", wish)).body["id"])
+
+    async def webhooks(self) -> list[dict[str, Any]]:
+        """GET /webhooks: the subscriptions. Raises Unavailable, Rejected, Broken."""
+        return list((await self._ask("GET", "/webhooks")).body["webhooks"])
+
+    async def _ask(self, method: str, path: str, wish: Any = None) -> Reply:
+        content = None if wish is None else json.dumps(wish).encode()
+
+        async def send() -> Reply:
+            return read(await self._http.request(method, path, content=content))
+
+        return await self.account.call(send)
 
     async def report_down(self, error: Exception) -> Unavailable:
         """Say that it is the API's fault, not an order's; returns what to raise."""

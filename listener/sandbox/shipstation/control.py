@@ -77,6 +77,12 @@ class Void(_OfOrder):
     fulfillmentId: int | None = None  # noqa: N815
 
 
+class Split(_OfOrder):
+    """Make an order of a part of one. sameKey: it carries its parent's orderKey."""
+
+    sameKey: bool = False  # noqa: N815
+
+
 class Edit(_OfOrder):
     """Change an order by hand. set: fields of the order, null clears one; any status word goes.
 
@@ -104,6 +110,7 @@ def control_routes(sandbox: Sandbox) -> list[Route]:
         ("POST", "ship", _ship),
         ("POST", "void", _void),
         ("POST", "edit", _edit),
+        ("POST", "split", _split),
     )
     return [
         Route(f"/sandbox/{path}", _endpoint(sandbox, action), methods=[method], name=f"{method} {path}")
@@ -227,6 +234,11 @@ def _edit(sandbox: Sandbox, _request: Request, body: Any) -> Body:
     changes = {**dict.fromkeys(order.set), **changes}
     sandbox.store.edit(held, changes, created=_wall(order.createDate), modified=_wall(order.modifyDate))
     return held.show()
+
+
+def _split(sandbox: Sandbox, _request: Request, body: Any) -> Body:
+    order = Split.model_validate(body)
+    return sandbox.store.split(order.find(sandbox), same_key=order.sameKey).show()
 
 
 def _wall(text: str | None) -> str | None:

@@ -155,6 +155,22 @@ class Store:
         held.marks.update(marks)
         held.modified = self.clock.wall()
 
+    def split(self, held: Held, *, same_key: bool) -> Held:
+        """Take a part of the order into an order of its own, which waits again; both say so. Gives the part.
+
+        same_key: the part carries its parent's key too, as the API's rule that updates of split orders name key and id
+        suggests; else one of its own.
+        """
+        child = self._create(
+            held.key if same_key else str(uuid.uuid4()), {**held.body, "orderStatus": "awaiting_shipment"}
+        )
+        self._by_key[child.key] = held if same_key else child
+        for each, parent in ((held, None), (child, held.order_id)):
+            more = {**each.body.get("advancedOptions", {}), "mergedOrSplit": True}
+            each.body = {**each.body, "advancedOptions": more if parent is None else {**more, "parentId": parent}}
+        held.modified = self.clock.wall()
+        return child
+
     def delete(self, held: Held) -> None:
         """Take it out of every list; the key is free for a new order."""
         held.is_deleted = True

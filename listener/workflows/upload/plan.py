@@ -7,16 +7,13 @@ an edited order wants. Its times are Pacific wall clock without offset; its mone
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
 from decimal import Decimal
-from functools import cache
 from hashlib import md5
 from typing import TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from listener.core.errors import ConfigError
 from listener.core.outcome import Done, Fail, Outcome, Retry
 from listener.workflows.order import BillTo, Item, Order
+from listener.workflows.pacific import pacific
 
 T = TypeVar("T")
 
@@ -122,25 +119,6 @@ def _item(item: Item) -> dict[str, object]:
 
 def _present(**fields: object) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-@cache
-def _pacific_zone() -> ZoneInfo:
-    name = "America/Los_Angeles"
-    try:
-        return ZoneInfo(name)
-    except ZoneInfoNotFoundError as error:
-        hint = "install the time zone data: `pip install tzdata`, or the system's tzdata package"
-        raise ConfigError(f"this machine does not know the time zone {name}, ShipStation's own; {hint}") from error
-
-
-def pacific(moment: datetime) -> str:
-    """Write an aware time as ShipStation does: Pacific wall clock, 7 fractional digits, no offset.
-
-    Raises ConfigError on a machine without time zone data. The hour that November repeats is written twice the same:
-    the API cannot tell one from the other.
-    """
-    return moment.astimezone(_pacific_zone()).strftime("%Y-%m-%dT%H:%M:%S.%f0")
 
 
 def encode(bodies: Sequence[Mapping[str, object]]) -> bytes:

@@ -1,0 +1,176 @@
+"""`listener sync`, `listener webhooks` and `listener stats`: what a person asks of the synchronisation."""
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+import anyio
+import typer
+
+from listener.app import assign_sync, credentials, shipstation
+from listener.cli.database import opened
+from listener.clients.shipstation.client import CONNECTOR, account_name
+from listener.config.environment import Environment, load_environment
+from listener.core.errors import ConfigError, ListenerError
+from listener.db.budgets import read_budgets
+from listener.db.sync_runs import SyncRuns
+from listener.engine.loop import run_loop
+from listener.obs import log
+from listener.process import Process
+from listener.workflows.sync.handler import SYNC
+
+BUSY = "Another instance is already running"
+#: What a webhook tells us that is new; the ITEM_ events tell the same at greater length.
+EVENTS = ("ORDER_NOTIFY", "SHIP_NOTIFY", "FULFILLMENT_SHIPPED")
+_LOOK_EVERY_S = 0.1
+_OVER = frozenset({"Succeeded", "Failed", "Superseded"})
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+Connector = Annotated[str, typer.Argument(help="The connector: shipstation.")]
+
+
+def sync(
+    connector: Connector,
+    account: Annotated[str | None, typer.Option("--account", help="The account; default: that of the key.")] = None,
+    lookback_minutes: Annotated[
+        int | None, typer.Option("--lookback-minutes", min=1, max=5_256_000, help="Read at least so far back.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=500, help="Records of one page.")] = 500,
+    max_pages: Annotated[int | None, typer.Option("--max-pages", min=1, help="Make at most so many calls.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring back what happened at ShipStation, now; with or without a running service."""
+    env = load_environment()
+    _check(env, connector, account)
+    params: dict[str, Any] = {"batch_size": batch_size, "lookback_minutes": lookback_minutes, "max_pages": max_pages}
+    params = {name: value for name, value in params.items() if value is not None}
+    log.set_up(format=env.log_format, level="warning")
+    run = run_loop(_sync, env, params | ({"dry_run": True} if dry_run else {}))
+    print(json.dumps(run, default=str) if as_json else _told(run))
+    if run["status"] != "Succeeded":
+        raise typer.Exit(1)
+
+
+def webhooks(
+    connector: Connector,
+    subscribe: Annotated[
+        str | None,
+        typer.Option("--subscribe", metavar="URL", help="Address under which ShipStation reaches this service."),
+    ] = None,
+) -> None:
+    """Show ShipStation's webhook subscriptions, or subscribe this service."""
+    env = load_environment()
+    _check(env, connector, None)
+    for line in anyio.run(_webhooks, env, subscribe):
+        print(line)
+
+
+def stats(
+    reset: Annotated[bool, typer.Option("--reset", help="Begin the sums anew.")] = False, as_json: Json = False
+) -> None:
+    """Show how the synchronisation goes: newest run, watermarks, sums, what lies aside."""
+    env = load_environment()
+    found = anyio.run(_stats, env, reset)
+    if as_json:
+        print(json.dumps(found, default=str))
+        return
+    for name, value in found.items():
+        for detail, each in value.items() if isinstance(value, dict) else [("", value)]:
+            print(f"{name.replace('_', ' ')}{detail and f' {detail}':<24} {'' if each is None else each}")
+
+
+async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Insert a run and work on the queue until it is over, whoever took it. Raises ListenerError."""
+    failure: ListenerError | None = None
+    run: dict[str, Any] = {}
+    async with opened(env) as pool:
+        runs = SyncRuns(pool, connector=CONNECTOR, account=account_name(credentials(env)[0]))
+        run_id = await runs.request(params)
+        if run_id is None:
+            raise ListenerError(f"{BUSY}: a sync of this account is waiting or working; see `listener stats`")
+        async with AsyncExitStack() as stack:
+            process = await stack.enter_async_context(Process(env, {SYNC.name: SYNC.noun}, serves=False))
+            await assign_sync(process, stack)
+            async with anyio.create_task_group() as group:
+
+                async def work() -> None:
+                    nonlocal failure
+                    try:
+                        await process.run()
+                    except ListenerError as error:  # outside the group it would arrive wrapped
+                        failure = error
+                    group.cancel_scope.cancel("stopped")
+
+                group.start_soon(work)
+                run = await _outcome(runs, run_id, lambda: _pause_of(pool))
+                process.supervisor.stop()
+    if failure is not None:
+        raise failure
+    if not run:
+        raise ListenerError(f"interrupted; sync run {run_id} waits in sync_runs, for a service or the next sync")
+    return run
+
+
+async def _outcome(runs: SyncRuns, run_id: int, pause_of: Any) -> dict[str, Any]:
+    while True:
+        run = await runs.read(run_id)
+        if run is None:
+            raise ListenerError(f"sync run {run_id} was deleted")
+        if run["status"] in _OVER:
+            return run
+        if run["status"] == "Pending" and (why := await pause_of()):
+            return {**run, "last_error": f"{why}; the run waits in sync_runs"}
+        await anyio.sleep(_LOOK_EVERY_S)
+
+
+async def _pause_of(pool: Any) -> str:
+    paused = [each for each in await read_budgets(pool) if each["connector"] == CONNECTOR and each["is_paused"]]
+    return f"paused ({paused[0]['pause_reason']}): {paused[0]['pause_message']}" if paused else ""
+
+
+async def _webhooks(env: Environment, url: str | None) -> list[str]:
+    secret = env.shipstation_webhook_secret
+    if url is not None and secret is None:
+        raise ConfigError("SHIPSTATION_WEBHOOK_SECRET is not set; make one with `openssl rand -hex 32`")
+    if url is not None and not url.startswith("https://") and "://127.0.0.1" not in url:
+        raise ConfigError(f"--subscribe {url!r}: expected https://host, under which ShipStation reaches this service")
+    hidden = secret.get_secret_value() if secret else "\x00"
+    async with opened(env) as pool, shipstation(env, pool, lambda _event: None) as client:
+        known = {(each.get("HookType"), each.get("Url")) for each in await client.webhooks()}
+        for event in EVENTS if url is not None else ():
+            target = f"{url.rstrip('/') if url else ''}/webhooks/shipstation/{hidden}"
+            if (event, target) not in known:
+                await client.subscribe(target, event, "order-listener")
+                known.add((event, target))
+    return [f"{event} {str(target).replace(hidden, '…')}" for event, target in sorted(known, key=str)] or ["none"]
+
+
+async def _stats(env: Environment, reset: bool) -> dict[str, Any]:
+    async with opened(env) as pool:
+        runs = SyncRuns(pool, connector=CONNECTOR, account=account_name(credentials(env)[0]))
+        if reset:
+            await runs.reset_statistics()
+        return await runs.monitor()
+
+
+def _check(env: Environment, connector: str, account: str | None) -> None:
+    if connector != CONNECTOR:
+        raise ConfigError(f"{connector!r} is no connector that can be synchronised; known: {CONNECTOR}")
+    known = account_name(credentials(env)[0])
+    if account not in (None, known):
+        raise ConfigError(f"--account {account!r}: the key that is set belongs to {known!r}")
+
+
+def _told(run: Mapping[str, Any]) -> str:
+    figures = run["stats"]
+    if run["status"] != "Succeeded":
+        print(f"listener: sync run {run['id']}: {run['last_error'] or run['status']}", file=sys.stderr)
+    words = {"calls": "calls", "read": "records read", "changed": "changed", "rows": "orders updated",
+             "unknown": "new unknown orders", "quarantined": "put into quarantine"}  # fmt: skip
+    told = ", ".join(f"{figures.get(name, 0)} {text}" for name, text in words.items())
+    rest = "" if figures.get("complete") else "; not to the end, the next one goes on from there"
+    dry = "would have: " if figures.get("dry_run") else ""
+    return f"sync run {run['id']} {run['status']}: {dry}{told}{rest}"

@@ -1,0 +1,151 @@
+"""What a sync stores, page by page: rows, how far it has got, and its figures, all in one transaction that is fenced by
+the run's claim. The number of statements does not depend on the number of rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from listener.core.errors import ClaimLost
+from listener.db.pool import Connection, Pool
+from listener.db.queries import query
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """How far a list has been read. mark: up to this moment (None: not to the end yet). cursor: where to go on."""
+
+    workflow: str
+    mark: datetime | None
+    cursor: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What one page changed. unknown: new orders that the inbox does not know. rows: of the inbox."""
+
+    changed: int = 0
+    unknown: int = 0
+    rows: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What goes into one transaction. orders, parcels: records as `store_orders` and `store_parcels` read them.
+
+    unread: members place, query, row, error. checked: an order whose parcels were asked for. done, again: a quarantine
+    entry that was read, or not yet.
+    """
+
+    list: str
+    orders: Sequence[Mapping[str, Any]] = ()
+    parcels: Sequence[Mapping[str, Any]] = ()
+    unread: Sequence[Mapping[str, Any]] = ()
+    advance: Advance | None = None
+    checked: int | None = None
+    done: int | None = None
+    again: int | None = None
+
+
+class _Undo(Exception):  # noqa: N818
+    """Ends a dry run's transaction without a commit."""
+
+    def __init__(self, stored: Stored) -> None:
+        super().__init__()
+        self.stored = stored
+
+
+class SyncState:
+    """The state of one account. All raise Unreachable, DatabaseError."""
+
+    def __init__(self, pool: Pool, *, account: str) -> None:
+        self._pool = pool
+        self._account = {"account": account}
+
+    async def marks(self, workflows: Sequence[str]) -> dict[str, tuple[datetime | None, Mapping[str, Any] | None]]:
+        """Read watermark and cursor of each workflow that has any."""
+        rows = await self._run("marks", {"workflows": list(workflows)})
+        return {row["workflow"]: (row["watermark"], row["cursor"]) for row in rows}
+
+    async def suspects(self, most: int) -> list[int]:
+        """Read the orders whose fulfillments must be asked for by their order."""
+        return [row["order_id"] for row in await self._run("suspects", {"most": most})]
+
+    async def quarantine_due(self, most: int) -> list[dict[str, Any]]:
+        """Read the quarantined lists whose next try has come: id, list, query."""
+        return await self._run("quarantine_due", {"most": most})
+
+    async def store(
+        self, batch: Batch, *, run_id: int, claim_id: int, stats: Mapping[str, Any], is_dry: bool = False
+    ) -> Stored:
+        """Store a batch if the run still holds its claim. is_dry: say what would change, and change nothing.
+
+        stats: of the run, before this batch. Raises ClaimLost.
+        """
+
+        async def work(conn: Connection) -> Stored:
+            if not await self._ask(conn, "hold_run", {"run_id": run_id, "claim_id": claim_id}):
+                raise ClaimLost(f"sync run {run_id} is not ours any more")
+            stored = await self._store(conn, batch)
+            if is_dry:
+                raise _Undo(stored)
+            await self._ask(conn, "write_stats", {"run_id": run_id, "stats": json.dumps(added(stats, stored))})
+            return stored
+
+        try:
+            return await self._pool.transaction(work, name="sync")
+        except _Undo as undo:
+            return undo.stored
+
+    async def _store(self, conn: Connection, batch: Batch) -> Stored:
+        changed: list[dict[str, Any]] = []
+        rows = unknown = 0
+        if batch.orders:
+            changed = await self._ask(conn, "store_orders", {"rows": json.dumps(batch.orders)})
+            ids = [row["order_id"] for row in changed]
+            ids += [row["order_id"] for row in await self._ask(conn, "link_parts", {"order_ids": ids})]
+            await self._ask(conn, "suspect_parcels", {"order_ids": ids})
+            rows = len(await self._ask(conn, "fold", {"order_ids": ids})) if ids else 0
+            unknown = sum(row["is_unknown"] and row["is_new"] for row in changed)
+        if batch.parcels:
+            changed = await self._ask(conn, "store_parcels", {"rows": json.dumps(batch.parcels)})
+            ids = [row["order_id"] for row in changed]
+            rows = len(await self._ask(conn, "fold", {"order_ids": ids})) if ids else 0
+        quarantined = await self._keep_aside(conn, batch)
+        if batch.advance is not None:
+            cursor = None if batch.advance.cursor is None else json.dumps(batch.advance.cursor)
+            place = {"workflow": batch.advance.workflow, "mark": batch.advance.mark, "cursor": cursor}
+            await self._ask(conn, "advance", place)
+        return Stored(changed=len(changed), unknown=unknown, rows=rows, quarantined=quarantined)
+
+    async def _keep_aside(self, conn: Connection, batch: Batch) -> int:
+        if batch.checked is not None:
+            await self._ask(conn, "checked_parcels", {"order_id": batch.checked})
+        if batch.done is not None:
+            await self._ask(conn, "quarantine_resolved", {"id": batch.done})
+        if batch.again is not None:
+            await self._ask(conn, "quarantine_again", {"id": batch.again})
+        if not batch.unread:
+            return 0
+        entries = {"list": batch.list, "entries": json.dumps(batch.unread)}
+        return sum(row["is_new"] for row in await self._ask(conn, "quarantine", entries))
+
+    async def _run(self, name: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return await self._pool.run(query("sync", name), {**self._account, **params}, name="sync")
+
+    async def _ask(self, conn: Connection, name: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        cursor = await conn.execute(query("sync", name), {**self._account, **params})
+        return await cursor.fetchall() if cursor.description is not None else []
+
+
+def added(stats: Mapping[str, Any], stored: Stored) -> dict[str, Any]:
+    """Add to a run's figures what one batch changed."""
+    more = {
+        "changed": stored.changed,
+        "unknown": stored.unknown,
+        "rows": stored.rows,
+        "quarantined": stored.quarantined,
+    }
+    return {**stats, **{name: stats.get(name, 0) + count for name, count in more.items()}}

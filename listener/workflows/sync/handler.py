@@ -1,0 +1,240 @@
+"""Brings back what happened at ShipStation: orders, shipments, voids, fulfillments, page by page.
+
+What is read is stored at once, in a transaction with how far the reading has got; so a run that is cut off anywhere has
+lost nothing, and the next one goes on from there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+from listener.clients.shipstation.lists import is_theirs
+from listener.core.errors import Broken, ClaimLost, Rejected, Unavailable
+from listener.core.events import CycleEnded, Publish
+from listener.core.job import Job
+from listener.core.outcome import Done, Fail, Outcome, Release, Snooze
+from listener.core.queue import Queue
+from listener.db.sync_runs import SyncRuns
+from listener.db.sync_state import Advance, Batch, Stored, SyncState, added
+from listener.workflows.sync import plan
+from listener.workflows.sync.plan import FEEDS, FULFILLMENTS, ORDERS, Feed, Mark, Params, Pass
+from listener.workflows.sync.reader import Client, OutOfCalls, OutOfTime, Part, Poison, Reader
+from listener.workflows.sync.rows import read_rows
+
+SYNC = Queue(
+    name="sync",
+    table="sync_runs",
+    done_word="Succeeded",
+    noun="sync runs",
+    label="reason",
+    columns=("connector", "account", "reason", "params", "stats"),
+    results=(("stats", "jsonb"),),
+    concurrency_key=("connector", "account"),
+)
+# Calls of one run for single orders whose fulfillments may be void, and for records in quarantine.
+MOST_SUSPECTS, MOST_RETRIES = 10, 3
+
+
+class WithdrawsPermit(Protocol):
+    """The gate, for a run that needs no call after all."""
+
+    async def withdraw(self) -> None:
+        """Give the reserved call back."""
+
+
+class Sync:
+    """The handler of queue `sync`. most_calls: what the live configuration allows one cycle."""
+
+    def __init__(
+        self,
+        client: Client,
+        gate: WithdrawsPermit,
+        runs: SyncRuns,
+        state: SyncState,
+        publish: Publish,
+        *,
+        account: str,
+        base_url: str,
+        most_calls: Callable[[], int],
+    ) -> None:
+        self._client = client
+        self._gate = gate
+        self._runs = runs
+        self._state = state
+        self._publish = publish
+        self._account = account
+        self._base_url = base_url
+        self._most_calls = most_calls
+
+    async def __call__(self, jobs: Sequence[Job]) -> Sequence[Outcome]:
+        """Return one outcome per job. Raises Unreachable."""
+        return [await self._run(job) for job in jobs]
+
+    async def _run(self, job: Job) -> Outcome:
+        params = plan.read_params(job.row["params"])
+        problem = params if isinstance(params, str) else self._not_ours(job)
+        if problem or isinstance(params, str):
+            await self._gate.withdraw()
+            return Fail(problem)
+        try:
+            now = await self._runs.begin(job.id, job.claim_id)
+        except ClaimLost as error:
+            return Release(str(error))
+        most = min(self._most_calls(), params.max_pages or self._most_calls())
+        reader = Reader(self._client, now=now, most_calls=most, size=params.batch_size)
+        cycle = Cycle(job, params, reader, self._state, self._base_url)
+        try:
+            await cycle.run(await self._marks(), now=now)
+        except OutOfTime:
+            return Snooze(0.0, "more than one operation_timeout of pages; goes on")
+        except OutOfCalls:
+            pass
+        except Unavailable as error:
+            return Release(str(error))
+        except (ClaimLost, Rejected) as error:
+            return Release(str(error)) if isinstance(error, ClaimLost) else Fail(str(error))
+        if not reader.calls:
+            await self._gate.withdraw()
+        figures = cycle.figures()
+        self._publish(
+            CycleEnded(connector="shipstation", account=self._account, reason=job.row["reason"], stats=figures)
+        )
+        return Done({"stats": figures})
+
+    def _not_ours(self, job: Job) -> str:
+        asked, ours = (job.row["connector"], job.row["account"]), ("shipstation", self._account)
+        return "" if asked == ours else f"no credentials for {' '.join(asked)} here; this process has {' '.join(ours)}"
+
+    async def _marks(self) -> dict[Feed, Mark]:
+        known = await self._state.marks([feed.workflow for feed in FEEDS])
+        marks = {feed: known.get(feed.workflow, (None, None)) for feed in FEEDS}
+        return {feed: Mark(at=at, cursor=cursor) for feed, (at, cursor) in marks.items()}
+
+
+class Cycle:
+    """One run at work."""
+
+    def __init__(self, job: Job, params: Params, reader: Reader, state: SyncState, base_url: str) -> None:
+        self.reader = reader
+        self._job = job
+        self._params = params
+        self._state = state
+        self._base_url = base_url
+        self._stats: dict[str, Any] = {**(job.row["stats"] or {}), "complete": False}
+        self._calls_before = int(self._stats.get("calls", 0))
+        if params.dry_run:
+            self._stats["dry_run"] = True
+
+    def figures(self) -> dict[str, Any]:
+        """Return what the run has done, this claim and earlier ones together."""
+        return {**self._stats, "calls": self._calls_before + self.reader.calls}
+
+    async def run(self, marks: Mapping[Feed, Mark], *, now: Any) -> None:
+        """Read everything that is asked for. Raises Unavailable, Rejected, OutOfCalls, OutOfTime, ClaimLost."""
+        for url in dict.fromkeys(self._params.urls):
+            await self._read_url(url)
+        if self._job.row["reason"] != "webhook":
+            lookback = self._params.lookback_minutes
+            before = self._stats.get("changed", 0)
+            is_whole = await self._read_feed(ORDERS, marks, now, lookback)
+            is_eventful = self._stats.get("changed", 0) > before
+            for feed in plan.further(is_eventful, lookback is not None, marks):
+                is_whole = await self._read_feed(feed, marks, now, lookback) and is_whole
+            await self._check_suspects()
+            await self._retry_quarantined()
+            self._stats["complete"] = is_whole
+        else:
+            self._stats["complete"] = True
+
+    async def _read_feed(self, feed: Feed, marks: Mapping[Feed, Mark], now: Any, lookback: int | None) -> bool:
+        """Read one list to its end; False when it shrank meanwhile, and the watermark stays for the next time."""
+        reading = plan.begin_pass(feed, marks[feed], now=now, lookback_minutes=lookback)
+        async for part in self.reader.read(reading):
+            await self._store_part(reading, part)
+            if part.is_last:
+                return not part.is_shrunk
+        return False
+
+    async def _store_part(self, reading: Pass, part: Part) -> None:
+        goes_on = Pass(feed=reading.feed, since=reading.since, upper=part.upper, from_created=reading.from_created)
+        is_whole = part.is_last and not part.is_shrunk
+        await self._store(
+            reading.feed,
+            part.rows,
+            part.poison,
+            advance=Advance(
+                workflow=reading.feed.workflow,
+                mark=part.upper if is_whole else None,
+                cursor=None if part.is_last else goes_on.cursor(part.last_created),
+            ),
+        )
+
+    async def _read_url(self, url: str) -> None:
+        """Read the list that a webhook named; what it cannot name is left to the next poll."""
+        parts = urlsplit(url)
+        feed = plan.BY_PATH.get(parts.path)
+        if feed is None or not is_theirs(url, self._base_url):
+            self._stats["urls_refused"] = self._stats.get("urls_refused", 0) + 1
+            return
+        query: plan.Query = {name: text for name, text in parse_qsl(parts.query) if name not in ("page", "pageSize")}
+        try:
+            rows = await self.reader.read_query(feed, query, base_url=f"{parts.scheme}://{parts.netloc}")
+        except (Broken, Rejected) as error:
+            self._stats["urls_failed"] = self._stats.get("urls_failed", 0) + 1
+            self._stats["last_url_error"] = str(error)
+            return
+        await self._store(feed, rows, [])
+
+    async def _check_suspects(self) -> None:
+        for order_id in await self._state.suspects(MOST_SUSPECTS):
+            try:
+                rows = await self.reader.read_query(FULFILLMENTS, {"orderId": order_id})
+            except Broken:
+                continue
+            await self._store(FULFILLMENTS, rows, [], checked=order_id)
+
+    async def _retry_quarantined(self) -> None:
+        for entry in await self._state.quarantine_due(MOST_RETRIES):
+            feed = next(feed for feed in FEEDS if feed.name == entry["list"])
+            try:
+                rows = await self.reader.read_query(feed, entry["query"])
+            except (Broken, Rejected):
+                await self._store(feed, [], [], again=entry["id"])
+                continue
+            is_read = not read_rows(feed, rows).unread
+            await self._store(feed, rows, [], **{"done" if is_read else "again": entry["id"]})
+
+    async def _store(
+        self,
+        feed: Feed,
+        rows: Sequence[Any],
+        poison: Sequence[Poison],
+        *,
+        advance: Advance | None = None,
+        checked: int | None = None,
+        done: int | None = None,
+        again: int | None = None,
+    ) -> Stored:
+        read = read_rows(feed, rows)
+        self._stats["read"] = self._stats.get("read", 0) + len(rows)
+        unread = [{**asdict(each), "query": plan.around(each.row)} for each in read.unread]
+        batch = Batch(
+            list=feed.name,
+            orders=read.records if feed.rows == "orders" else (),
+            parcels=() if feed.rows == "orders" else read.records,
+            unread=[*unread, *(asdict(each) for each in poison)],
+            advance=advance,
+            checked=checked,
+            done=done,
+            again=again,
+        )
+        stored = await self._state.store(
+            batch,
+            run_id=self._job.id,
+            claim_id=self._job.claim_id,
+            stats=self.figures(),
+            is_dry=self._params.dry_run,
+        )
+        self._stats = added(self._stats, stored)
+        return stored

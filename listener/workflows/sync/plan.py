@@ -1,0 +1,186 @@
+"""What a sync asks for and how far it may say it has got. Pure: no I/O, no clock; `handler.py` acts on it.
+
+A pass reads one list from a lower bound on, without an upper one, sorted by what never changes: a row can then enter
+the list while it is read, which costs a repeat, but none can leave it and move another one past us.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from listener.clients.shipstation.lists import MOST_ROWS
+from listener.workflows.pacific import lower_bound
+
+# Twice their precision and a lag of minutes: the public connectors' value.
+OVERLAP = timedelta(minutes=5)
+# Without a watermark: what a shop still works on. `--lookback-minutes` for more.
+FIRST_LOOKBACK = timedelta(days=7)
+# Once a day the schedule asks for these two days anew: no filter of theirs is without holes (rows that arrive late, a
+# voided fulfillment of an order that something else carries).
+DAILY_LOOKBACK_MINUTES = 2_880
+
+Query = dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """One list, by one of its dates. name: its watermark's. rows: the reply's member. bound: the filter.
+
+    row_id, created: members of a row.
+    """
+
+    name: str
+    path: str
+    rows: Literal["orders", "shipments", "fulfillments"]
+    bound: str
+    row_id: str
+    created: str = "createDate"
+
+    @property
+    def workflow(self) -> str:
+        """Its name in `polling_state`."""
+        return f"shipstation {self.name}"
+
+
+ORDERS = Feed(name="orders", path="/orders", rows="orders", bound="modifyDateStart", row_id="orderId")
+SHIPMENTS = Feed(name="shipments", path="/shipments", rows="shipments", bound="createDateStart", row_id="shipmentId")
+# No list can be filtered by its change: a label that is voided next week only shows by that date.
+VOIDS = Feed(name="voids", path="/shipments", rows="shipments", bound="voidDateStart", row_id="shipmentId")
+FULFILLMENTS = Feed(
+    name="fulfillments", path="/fulfillments", rows="fulfillments", bound="createDateStart", row_id="fulfillmentId"
+)
+FEEDS = (ORDERS, SHIPMENTS, VOIDS, FULFILLMENTS)
+BY_PATH = {feed.path: feed for feed in (ORDERS, SHIPMENTS, FULFILLMENTS)}
+
+
+class Params(BaseModel):
+    """`sync_runs.params`: what a run was asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    lookback_minutes: Annotated[int, Field(ge=1, le=5_256_000)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=MOST_ROWS)] = MOST_ROWS
+    max_pages: Annotated[int, Field(ge=1)] | None = None
+    dry_run: bool = False
+    urls: list[Annotated[str, Field(max_length=2_000)]] = []
+
+
+def read_params(document: Any) -> Params | str:
+    """Read a run's params; a sentence for each fault when they cannot be read."""
+    try:
+        return Params.model_validate(document)
+    except ValidationError as error:
+        faults = [f"params.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        return "; ".join(faults) + f"; known: {', '.join(Params.model_fields)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """How far a feed has been read: everything up to `at`. cursor: of a pass that has not come to its end."""
+
+    at: datetime | None = None
+    cursor: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One reading of a list. since: its lower bound. upper: the new watermark, once its end is reached (None: not known
+    yet). from_created: where to go on, by the immutable sort, after an earlier part."""
+
+    feed: Feed
+    since: datetime
+    upper: datetime | None = None
+    from_created: str | None = None
+
+    def query(self) -> Query:
+        """Give the filters."""
+        query: Query = {self.feed.bound: lower_bound(self.since), "sortBy": "CreateDate", "sortDir": "ASC"}
+        if self.from_created is not None:
+            if self.feed.bound == "createDateStart":
+                query[self.feed.bound] = max(str(query[self.feed.bound]), self.from_created)
+            else:
+                query["createDateStart"] = self.from_created
+        return query
+
+    def cursor(self, last_created: str | None) -> dict[str, Any] | None:
+        """Write where the next part goes on; None when nothing is known that would be of use."""
+        place = as_bound(last_created) or self.from_created
+        if place is None or self.upper is None:
+            return None
+        return {"since": self.since.isoformat(), "upper": self.upper.isoformat(), "from_created": place}
+
+
+def begin_pass(feed: Feed, mark: Mark, *, now: datetime, lookback_minutes: int | None) -> Pass:
+    """Plan a pass: from the watermark on, less the overlap, or further back when asked to; or go on with one that was
+    cut off, when it began no later than that."""
+    since = now - FIRST_LOOKBACK if mark.at is None else min(mark.at, now) - OVERLAP
+    if lookback_minutes is not None:
+        since = min(since, now - timedelta(minutes=lookback_minutes))
+    former = _read_cursor(feed, mark.cursor)
+    return former if former is not None and former.since <= since else Pass(feed=feed, since=since)
+
+
+def _read_cursor(feed: Feed, cursor: Mapping[str, Any] | None) -> Pass | None:
+    if cursor is None:
+        return None
+    try:
+        return Pass(
+            feed=feed,
+            since=datetime.fromisoformat(cursor["since"]).astimezone(UTC),
+            upper=datetime.fromisoformat(cursor["upper"]).astimezone(UTC),
+            from_created=as_bound(cursor["from_created"]),
+        )
+    except (KeyError, TypeError, ValueError):  # written by a hand: begin anew
+        return None
+
+
+def as_bound(wall: Any) -> str | None:
+    """Write a time of theirs as a filter: their own clock's text, to the second."""
+    return wall.replace("T", " ")[:19] if isinstance(wall, str) and len(wall) >= 19 else None
+
+
+def as_end(wall: Any) -> str | None:
+    """Write it as an upper bound: the next second, for a filter that drops the fraction would leave the record out."""
+    bound = as_bound(wall)
+    try:
+        return bound and (datetime.fromisoformat(bound) + timedelta(seconds=1)).isoformat(" ")
+    except ValueError:
+        return None
+
+
+def around(row: Any) -> Query | None:
+    """Give the shortest list that contains a row that could not be read; None when it does not say when it was made."""
+    wall = row.get("createDate") if isinstance(row, dict) else None
+    start, end = as_bound(wall), as_end(wall)
+    return {"createDateStart": start, "createDateEnd": end} if start and end else None
+
+
+def upper_mark(*, asked_at: datetime, answered_at: datetime | None, elapsed_s: float) -> datetime:
+    """Say up to when a pass knows everything: the moment of its first request by the vendor's clock or ours, whichever
+    is behind. elapsed_s: from the request to the reply whose `Date`, in whole seconds, is `answered_at`."""
+    if answered_at is None:
+        return asked_at
+    return min(asked_at, answered_at - timedelta(seconds=elapsed_s + 1.0))
+
+
+def further(has_changes: bool, is_wide: bool, marks: Mapping[Feed, Mark]) -> tuple[Feed, ...]:
+    """Choose which lists to read after the orders: all when something happened, else two calls. Voids and fulfillments
+    then take turns: they nearly always come with a change of their order."""
+    if has_changes or is_wide or any(marks[feed].at is None or marks[feed].cursor for feed in FEEDS):
+        return (SHIPMENTS, VOIDS, FULFILLMENTS)
+    never = datetime.min.replace(tzinfo=UTC)
+    return (SHIPMENTS, min((VOIDS, FULFILLMENTS), key=lambda feed: marks[feed].at or never))
+
+
+def parts(page: int, size: int) -> list[tuple[int, int]]:
+    """Split one page into smaller ones that cover the same rows: (page, size) of each; none for a single row.
+
+    By the smallest divisor (500, 250, 125, 25, 5, 1), so that a smaller page begins where the larger one did.
+    """
+    if size <= 1:
+        return []
+    divisor = next(number for number in range(2, size + 1) if size % number == 0)
+    return [(number, size // divisor) for number in range((page - 1) * divisor + 1, page * divisor + 1)]

@@ -1,0 +1,25 @@
+-- A run goes back to Pending (a retry, a release, a rescue) while another one of its account is waiting: what it asked for
+-- goes to that one, and it is Superseded. Without this the unique index would refuse our own settle.
+-- Caller: row-level BEFORE trigger of sync_runs; after sync_runs_retry, by name. Locks: one advisory lock for the account,
+-- until the transaction ends, and the waiting row, which a claim may hold for a moment; one that was claimed meanwhile is
+-- not Pending any more, and then this row may wait.
+CREATE OR REPLACE FUNCTION listener_one_waiting_run() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1869374563, hashtext(concat(TG_RELID, NEW.connector, NEW.account)));
+    IF TG_OP = 'INSERT' THEN
+        RETURN NEW;
+    END IF;
+    UPDATE sync_runs AS waiting
+    SET params = listener_merge_sync_params(waiting.params, NEW.params),
+        reason = least(waiting.reason, NEW.reason)  -- manual before schedule before webhook, as in the alphabet
+    WHERE waiting.connector = NEW.connector AND waiting.account = NEW.account AND waiting.status = 'Pending' AND waiting.id <> NEW.id;
+    IF FOUND THEN
+        NEW.status := 'Superseded';
+        NEW.finished_at := now();
+    END IF;
+    RETURN NEW;
+END
+$$;

@@ -1,0 +1,252 @@
+-- The synchronisation with ShipStation: its runs, what it stores, how far it has got.
+
+-- name: begin_run
+-- Note the start of a run that we hold, and the time by the database's clock. No row: the claim is gone.
+UPDATE sync_runs SET started_at = coalesce(started_at, clock_timestamp())
+WHERE id = %(run_id)s AND claim_id = %(claim_id)s AND status = 'Processing'
+RETURNING clock_timestamp() AS now;
+
+-- name: marks
+SELECT workflow, watermark, cursor FROM polling_state WHERE account = %(account)s AND workflow = ANY (%(workflows)s::text[]);
+
+-- name: hold_run
+-- The fence of whatever a run writes: it still holds its claim, and goes on holding it until this transaction ends.
+SELECT FROM sync_runs WHERE id = %(run_id)s AND claim_id = %(claim_id)s AND status = 'Processing' FOR NO KEY UPDATE;
+
+-- name: store_orders
+-- Upsert one page of orders, and find the row of the inbox that each belongs to: by its key; as a part of a split order by
+-- its parent's; a row from before our time, without a key, by its number where only one has it. A link that is known stays.
+-- What is as it was is not written. LIMIT 1 and no ORDER BY: with one the planner walks the primary key.
+WITH told AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
+        order_id bigint, order_key text, order_number text, order_status text, parent_id bigint, store_id bigint,
+        order_total numeric, created_there_at timestamptz, modified_there_at timestamptz)
+), linked AS MATERIALIZED (
+    SELECT told.*, coalesce(
+        (SELECT known.inbox_id FROM shipstation_orders AS known WHERE known.account = %(account)s AND known.order_id = told.order_id),
+        (SELECT q.id FROM orders_inbox AS q WHERE q.order_key = told.order_key LIMIT 1),
+        (SELECT parent.inbox_id FROM shipstation_orders AS parent
+         WHERE parent.account = %(account)s AND parent.order_id = told.parent_id),
+        (SELECT CASE WHEN count(*) = 1 THEN (array_agg(q.id))[1] END FROM orders_inbox AS q
+         WHERE q.order_key IS NULL AND q.order_number = told.order_number
+           AND coalesce(q.shipstation_order_id, told.order_id::text) = told.order_id::text)) AS inbox_id
+    FROM told
+)
+INSERT INTO shipstation_orders AS s (
+    account, order_id, order_key, order_number, order_status, parent_id, store_id, order_total, created_there_at, modified_there_at, inbox_id)
+SELECT %(account)s, order_id, order_key, order_number, order_status, parent_id, store_id, order_total, created_there_at, modified_there_at, inbox_id
+FROM linked
+ON CONFLICT (account, order_id) DO UPDATE
+SET order_key = excluded.order_key, order_number = excluded.order_number, order_status = excluded.order_status,
+    parent_id = excluded.parent_id, store_id = excluded.store_id, order_total = excluded.order_total,
+    created_there_at = excluded.created_there_at, modified_there_at = excluded.modified_there_at,
+    inbox_id = excluded.inbox_id, updated_at = now()
+WHERE (s.order_key, s.order_number, s.order_status, s.parent_id, s.store_id, s.order_total, s.created_there_at, s.modified_there_at, s.inbox_id)
+      IS DISTINCT FROM (excluded.order_key, excluded.order_number, excluded.order_status, excluded.parent_id, excluded.store_id,
+                        excluded.order_total, excluded.created_there_at, excluded.modified_there_at, excluded.inbox_id)
+RETURNING s.order_id, s.inbox_id IS NULL AS is_unknown, s.xmax = 0 AS is_new;
+
+-- name: link_parts
+-- The parts of a split order that came before or together with their parent.
+UPDATE shipstation_orders AS part
+SET inbox_id = parent.inbox_id, updated_at = now()
+FROM shipstation_orders AS parent
+WHERE part.account = %(account)s AND parent.account = part.account AND parent.order_id = part.parent_id
+  AND part.inbox_id IS NULL AND parent.inbox_id IS NOT NULL
+  AND (part.order_id = ANY (%(order_ids)s::bigint[]) OR parent.order_id = ANY (%(order_ids)s::bigint[]))
+RETURNING part.order_id;
+
+-- name: suspect_parcels
+-- An order that is not shipped any more: its fulfillments may have been voided, which no list tells.
+UPDATE shipstation_parcels AS p
+SET must_check = true
+FROM shipstation_orders AS s
+WHERE s.account = %(account)s AND s.order_id = ANY (%(order_ids)s::bigint[]) AND s.order_status <> 'shipped'
+  AND p.account = s.account AND p.order_id = s.order_id AND p.kind = 'fulfillment' AND NOT p.is_void AND NOT p.must_check;
+
+-- name: store_parcels
+-- Upsert one page of shipments or fulfillments; what is as it was is not written.
+INSERT INTO shipstation_parcels AS p (
+    account, kind, parcel_id, order_id, order_number, tracking_number, carrier_code, service_code, cost, shipped_at, created_there_at,
+    voided_at, is_void, is_return)
+SELECT %(account)s, kind, parcel_id, order_id, order_number, tracking_number, carrier_code, service_code, cost, shipped_at, created_there_at,
+       voided_at, is_void, is_return
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
+    kind text, parcel_id bigint, order_id bigint, order_number text, tracking_number text, carrier_code text, service_code text,
+    cost numeric, shipped_at timestamptz, created_there_at timestamptz, voided_at timestamptz, is_void boolean, is_return boolean)
+ON CONFLICT (account, kind, parcel_id) DO UPDATE
+SET order_id = excluded.order_id, order_number = excluded.order_number, tracking_number = excluded.tracking_number,
+    carrier_code = excluded.carrier_code, service_code = excluded.service_code, cost = excluded.cost, shipped_at = excluded.shipped_at,
+    created_there_at = excluded.created_there_at, voided_at = excluded.voided_at, is_void = excluded.is_void,
+    is_return = excluded.is_return, updated_at = now()
+WHERE (p.order_id, p.order_number, p.tracking_number, p.carrier_code, p.service_code, p.cost, p.shipped_at, p.created_there_at,
+       p.voided_at, p.is_void, p.is_return)
+      IS DISTINCT FROM (excluded.order_id, excluded.order_number, excluded.tracking_number, excluded.carrier_code, excluded.service_code,
+                        excluded.cost, excluded.shipped_at, excluded.created_there_at, excluded.voided_at, excluded.is_void, excluded.is_return)
+RETURNING p.order_id, p.xmax = 0 AS is_new;
+
+-- name: checked_parcels
+-- Their order was asked for them: whatever the answer was, it is stored.
+UPDATE shipstation_parcels SET must_check = false
+WHERE account = %(account)s AND order_id = %(order_id)s AND must_check;
+
+-- name: suspects
+SELECT DISTINCT order_id FROM shipstation_parcels WHERE account = %(account)s AND must_check ORDER BY order_id LIMIT %(most)s;
+
+-- name: fold
+-- Work out anew what the inbox says of these orders. Of a split order, the part that still needs most: it is shipped
+-- when every part is, or is cancelled; a word of theirs that nobody knows stands between. The parcel is the newest one
+-- that is neither void nor a return. None of these columns is content, so nothing is uploaded because of it.
+WITH touched AS MATERIALIZED (
+    SELECT DISTINCT s.inbox_id FROM shipstation_orders AS s
+    WHERE s.account = %(account)s AND s.order_id = ANY (%(order_ids)s::bigint[]) AND s.inbox_id IS NOT NULL
+), told AS MATERIALIZED (
+    SELECT touched.inbox_id, part.order_status, part.order_id::text AS order_id, parcel.tracking_number, parcel.carrier_code, parcel.shipped_at
+    FROM touched
+    CROSS JOIN LATERAL (
+        SELECT s.order_status, s.order_id FROM shipstation_orders AS s
+        WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s
+        ORDER BY CASE s.order_status WHEN 'awaiting_payment' THEN 1 WHEN 'on_hold' THEN 2 WHEN 'awaiting_shipment' THEN 3
+                                     WHEN 'pending_fulfillment' THEN 4 WHEN 'shipped' THEN 6 WHEN 'cancelled' THEN 7 ELSE 5 END, s.order_id
+        LIMIT 1
+    ) AS part
+    LEFT JOIN LATERAL (
+        SELECT p.tracking_number, p.carrier_code, p.shipped_at
+        FROM shipstation_orders AS s JOIN shipstation_parcels AS p ON p.account = s.account AND p.order_id = s.order_id
+        WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s AND NOT p.is_void AND NOT p.is_return
+        ORDER BY p.created_there_at DESC NULLS LAST, p.parcel_id DESC
+        LIMIT 1
+    ) AS parcel ON true
+)
+UPDATE orders_inbox AS q
+SET fulfillment_status = told.order_status, tracking_number = told.tracking_number, carrier_code = told.carrier_code,
+    shipped_at = told.shipped_at, shipstation_order_id = coalesce(q.shipstation_order_id, told.order_id), updated_at = now()
+FROM told
+WHERE q.id = told.inbox_id
+  AND (q.fulfillment_status, q.tracking_number, q.carrier_code, q.shipped_at, coalesce(q.shipstation_order_id, told.order_id))
+      IS DISTINCT FROM (told.order_status, told.tracking_number, told.carrier_code, told.shipped_at, q.shipstation_order_id)
+RETURNING q.id;
+
+-- name: advance
+-- Never back, and never into the future. No mark (least() would pass over that): only the place where an unfinished pass
+-- goes on.
+INSERT INTO polling_state AS state (workflow, account, watermark, cursor)
+VALUES (%(workflow)s, %(account)s, CASE WHEN %(mark)s::timestamptz IS NOT NULL THEN least(%(mark)s::timestamptz, now()) END, %(cursor)s::jsonb)
+ON CONFLICT (workflow, account) DO UPDATE
+SET watermark = greatest(state.watermark, excluded.watermark), cursor = excluded.cursor, updated_at = now();
+
+-- name: quarantine
+INSERT INTO sync_quarantine AS q (account, list, place, query, row, error)
+SELECT %(account)s, %(list)s, r.place, r.query, r.row, r.error
+FROM jsonb_to_recordset(%(entries)s::jsonb) AS r (place text, query jsonb, row jsonb, error text)
+ON CONFLICT (connector, account, list, place) DO UPDATE
+SET query = excluded.query, row = excluded.row, error = excluded.error, last_seen_at = now(),
+    attempts = CASE WHEN q.resolved_at IS NULL THEN q.attempts ELSE 1 END,
+    retry_at = CASE WHEN q.resolved_at IS NULL THEN q.retry_at ELSE now() + interval '5 minutes' END, resolved_at = NULL
+RETURNING q.xmax = 0 AS is_new;
+
+-- name: quarantine_due
+SELECT id, list, query FROM sync_quarantine
+WHERE connector = 'shipstation' AND account = %(account)s AND resolved_at IS NULL AND query IS NOT NULL AND retry_at <= now()
+ORDER BY retry_at LIMIT %(most)s;
+
+-- name: quarantine_resolved
+UPDATE sync_quarantine SET resolved_at = now() WHERE id = %(id)s;
+
+-- name: quarantine_again
+-- 5, 10, 20 … minutes, at most 6 hours.
+UPDATE sync_quarantine
+SET attempts = attempts + 1, retry_at = now() + least(interval '5 minutes' * 2 ^ least(attempts, 10), interval '6 hours')
+WHERE id = %(id)s;
+
+-- name: write_stats
+UPDATE sync_runs SET stats = %(stats)s::jsonb WHERE id = %(run_id)s;
+
+-- name: schedule_run
+-- Insert the account's next run when the last one, whoever asked for it, started `interval_s` ago; on whichever replica
+-- comes first. A waiting webhook run becomes this one. Once a day it looks further back. age_s: since that start, null = never.
+WITH last AS (
+    SELECT extract(epoch FROM now() - max(started_at))::float8 AS age_s FROM sync_runs
+    WHERE connector = %(connector)s AND account = %(account)s AND started_at IS NOT NULL AND reason <> 'webhook'
+      AND params -> 'dry_run' IS DISTINCT FROM 'true'
+), wide AS (
+    SELECT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s
+                   AND started_at > now() - interval '1 day' AND status <> 'Failed' AND params -> 'dry_run' IS DISTINCT FROM 'true'
+                   AND params -> 'lookback_minutes' >= to_jsonb(%(wide_minutes)s::integer)) AS is_done
+), due AS (
+    INSERT INTO sync_runs AS run (connector, account, reason, params)
+    SELECT %(connector)s, %(account)s, 'schedule',
+           CASE WHEN wide.is_done OR last.age_s IS NULL THEN jsonb_build_object() ELSE jsonb_build_object('lookback_minutes', %(wide_minutes)s::integer) END
+    FROM last, wide WHERE last.age_s IS NULL OR last.age_s >= %(interval_s)s
+    ON CONFLICT (connector, account) WHERE status = 'Pending' DO UPDATE
+    SET reason = excluded.reason, params = listener_merge_sync_params(run.params, excluded.params),
+        scheduled_at = least(run.scheduled_at, excluded.scheduled_at)
+    WHERE run.reason = 'webhook'
+    RETURNING id
+)
+SELECT last.age_s, (SELECT id FROM due) AS run_id FROM last;
+
+-- name: request_run
+-- A person's run: nothing when one is waiting or working already.
+INSERT INTO sync_runs (connector, account, reason, params)
+SELECT %(connector)s, %(account)s, 'manual', %(params)s::jsonb
+WHERE NOT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status IN ('Pending', 'Processing'))
+ON CONFLICT (connector, account) WHERE status = 'Pending' DO NOTHING
+RETURNING id;
+
+-- name: read_run
+SELECT id, status, reason, params, stats, last_error, created_at, started_at, finished_at, attempts FROM sync_runs WHERE id = %(run_id)s;
+
+-- name: monitor
+-- Whether syncs run, for a person: the newest runs, how far each list has been read, and what lies aside. since: of the sums.
+WITH counted AS (
+    SELECT coalesce((SELECT watermark FROM polling_state WHERE account = %(account)s AND workflow = 'shipstation statistics'), '-infinity') AS since
+), newest AS (
+    SELECT id, status, reason, stats, last_error, created_at, started_at, finished_at FROM sync_runs
+    WHERE connector = %(connector)s AND account = %(account)s AND started_at IS NOT NULL ORDER BY started_at DESC LIMIT 1
+), sums AS (
+    SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'Failed') AS failed, count(*) FILTER (WHERE started_at > now() - interval '1 hour') AS runs_last_hour,
+           sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint) FILTER (WHERE started_at > now() - interval '1 hour') AS calls_last_hour,
+           sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint) AS calls, sum(jsonb_path_query_first(stats, '$.read.double()')::bigint) AS read,
+           sum(jsonb_path_query_first(stats, '$.changed.double()')::bigint) AS changed, sum(jsonb_path_query_first(stats, '$.rows.double()')::bigint) AS rows
+    FROM sync_runs, counted
+    WHERE connector = %(connector)s AND account = %(account)s AND started_at >= counted.since
+)
+SELECT nullif((SELECT since FROM counted), '-infinity') AS since,
+       (SELECT to_jsonb(newest) FROM newest) AS last_run,
+       (SELECT count(*) FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status = 'Pending') AS pending,
+       (SELECT count(*) FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status = 'Processing') AS processing,
+       (SELECT coalesce(jsonb_object_agg(replace(workflow, 'shipstation ', ''), watermark), jsonb_build_object()) FROM polling_state
+        WHERE account = %(account)s AND workflow LIKE 'shipstation %%' AND workflow <> 'shipstation statistics') AS watermarks,
+       (SELECT count(*) FROM shipstation_orders WHERE account = %(account)s AND inbox_id IS NULL) AS unknown_orders,
+       (SELECT count(*) FROM sync_quarantine WHERE connector = %(connector)s AND account = %(account)s AND resolved_at IS NULL) AS quarantined,
+       sums.*
+FROM sums;
+
+-- name: reset_statistics
+INSERT INTO polling_state (workflow, account, watermark) VALUES ('shipstation statistics', %(account)s, now())
+ON CONFLICT (workflow, account) DO UPDATE SET watermark = now(), updated_at = now();
+
+-- name: receive_webhook
+-- Keep a webhook as it came, and start a run that reads what it names. The same one again within ten minutes is the same
+-- delivery. A run that waits already takes the address along; with more than 200 of them it reads everything that changed.
+WITH before AS (
+    SELECT last_received_at FROM webhook_events
+    WHERE connector = %(connector)s AND account = %(account)s AND dedupe_key = %(dedupe_key)s
+), event AS (
+    INSERT INTO webhook_events AS e (connector, account, dedupe_key, body)
+    VALUES (%(connector)s, %(account)s, %(dedupe_key)s, %(body)s)
+    ON CONFLICT (connector, account, dedupe_key) DO UPDATE SET deliveries = e.deliveries + 1, last_received_at = now()
+    RETURNING e.id
+), run AS (
+    INSERT INTO sync_runs AS run (connector, account, reason, params)
+    SELECT %(connector)s, %(account)s, 'webhook', jsonb_build_object('urls', jsonb_build_array(%(url)s::text))
+    WHERE NOT EXISTS (SELECT FROM before WHERE last_received_at > now() - interval '10 minutes')
+    ON CONFLICT (connector, account) WHERE status = 'Pending' DO UPDATE
+    SET params = CASE WHEN jsonb_path_exists(run.params, '$.urls[199]') THEN run.params - 'urls'
+                      ELSE listener_merge_sync_params(run.params, excluded.params) END,
+        reason = CASE WHEN jsonb_path_exists(run.params, '$.urls[199]') THEN least('schedule', run.reason) ELSE run.reason END,
+        scheduled_at = least(run.scheduled_at, excluded.scheduled_at)
+    RETURNING id
+)
+SELECT (SELECT id FROM event) AS event_id, (SELECT id FROM run) AS run_id;

@@ -1,0 +1,242 @@
+"""How fast a sync brings back many changed orders, beside only reading the same pages, and how long a webhook takes.
+
+    .venv/bin/python -m bench.sync              (from the folder tests/)
+
+A private PostgreSQL with fsync on and the sandbox in a process of its own. Prints a table and writes it as JSON to the
+file given by --json.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import anyio
+import psycopg
+import uvicorn
+
+from bench.upload import environ
+from listener.clients.shipstation.client import ShipStation
+from listener.core.budget import Permit, RateHeaders, Refusal
+from listener.core.outcome import Done
+from listener.db.embedded import Cluster
+from listener.db.migrate import migrate
+from listener.db.pool import Pool
+from listener.db.queue import QueueTable
+from listener.db.sync_runs import SyncRuns
+from listener.db.sync_state import Stored, SyncState
+from listener.sandbox.shipstation import SandboxSettings, build
+from listener.workflows.sync.handler import SYNC, Sync
+
+KEY, SECRET, WEBHOOK = "sandbox-key", "sandbox-secret", "bench-webhook-secret"
+FILL = """INSERT INTO orders_inbox (source, order_number, payload, status)
+SELECT 'shop', n::text, '{}', 'Uploaded' FROM generate_series(1, %s) AS n"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--postgres", type=Path, help="directory of PostgreSQL binaries; default: the embedded 18")
+    parser.add_argument("--orders", type=int, default=100_000, help="changed orders")
+    parser.add_argument("--webhooks", type=int, default=100, help="webhooks, one at a time")
+    parser.add_argument("--serve", type=int, metavar="PORT", help="(internal) be the sandbox")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options.orders)
+        return
+    figures: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="listener-bench-") as folder,
+        Cluster(bin_dir=options.postgres, data_dir=Path(folder) / "data") as cluster,
+    ):
+        with sandbox(options.orders) as address, database(cluster, "many", options.orders) as url:
+            figures["sync"] = anyio.run(measure_sync, url, address)
+        with sandbox(options.webhooks) as address, database(cluster, "hooks", options.webhooks) as url:
+            figures["webhook_ms"] = measure_webhooks(url, address, options.webhooks)
+    print(table(figures))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+class Unlimited:
+    """A budget without a limit and without a database."""
+
+    async def take(self) -> Permit | Refusal:
+        return Permit(window=1)
+
+    async def give_back(self, permit: Permit) -> None: ...
+
+    async def report_ok(self, permit: Permit, headers: RateHeaders) -> None: ...
+
+    async def report_unavailable(self, permit: Permit, *, reason: str, message: str, wait_s: float | None) -> None: ...
+
+
+class Timed(SyncState):
+    """Adds up the time that storing takes, and watches the memory."""
+
+    spent_s = 0.0
+    first_mib = 0.0
+
+    async def store(self, *args: Any, **more: Any) -> Stored:
+        started = time.perf_counter()
+        try:
+            return await super().store(*args, **more)
+        finally:
+            self.spent_s += time.perf_counter() - started
+            self.first_mib = self.first_mib or peak_mib()
+
+
+async def measure_sync(url: str, address: str) -> dict[str, float]:
+    """Rows per second of one whole run, of reading alone (every tenth page), and of storing alone."""
+    client = ShipStation(
+        address, key=KEY, secret=SECRET, timeout_s=60.0, budget=Unlimited(), publish=lambda _event: None
+    )
+    async with client, Pool(url, schema="public", is_pooled=False, min_size=1, max_size=2) as pool:
+        query = {"modifyDateStart": "2000-01-01 00:00:00", "sortBy": "CreateDate", "pageSize": 500}
+        pages = -(-(await client.list_page("/orders", "orders", query)).total // 500)
+        sample = range(1, pages + 1, max(pages // 20, 1))
+        started = time.perf_counter()
+        for page in sample:
+            await client.list_page("/orders", "orders", {**query, "page": page})
+        reading_s = (time.perf_counter() - started) / len(sample) * pages
+
+        state, queue = Timed(pool, account="default"), QueueTable(pool, SYNC)
+        runs = SyncRuns(pool, connector="shipstation", account="default")
+        sync = Sync(
+            client, client.account, runs, state, lambda _event: None, account="default", base_url=address,
+            most_calls=lambda: 10**6,
+        )  # fmt: skip
+        await runs.request({})
+        (job,) = (await queue.claim(limit=1, session_key=7)).jobs
+        started = time.perf_counter()
+        (outcome,) = await sync([job])
+        whole_s = time.perf_counter() - started
+    assert isinstance(outcome, Done), outcome
+    stats = outcome.values["stats"]
+    return {
+        "orders": stats["rows"], "calls": stats["calls"], "rows_per_s": stats["rows"] / whole_s,
+        "read_rows_per_s": stats["rows"] / reading_s, "store_rows_per_s": stats["rows"] / state.spent_s,
+        "first_page_mib": state.first_mib, "peak_mib": peak_mib(),
+    }  # fmt: skip
+
+
+def measure_webhooks(url: str, address: str, count: int) -> dict[str, float]:
+    """Milliseconds from the POST to the row's update, by the time that the update itself carries."""
+    settings = {"LISTENER_QUEUES": "sync", "SHIPSTATION_WEBHOOK_SECRET": WEBHOOK}
+    with tempfile.NamedTemporaryFile() as log, psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("UPDATE configuration_params SET param_value = '86400' WHERE param_key = 'sync_interval'")
+        command = [sys.executable, "-m", "listener", "run"]
+        process = subprocess.Popen(command, env={**environ(url, address), **settings}, stderr=log, stdout=log)
+        try:
+            while not scalar(conn, "SELECT count(*) FROM sync_runs WHERE status = 'Succeeded'"):
+                time.sleep(0.05)
+            lines = [json.loads(line) for line in Path(log.name).read_text().splitlines() if line.startswith("{")]
+            service = next(line["address"] for line in lines if line["event"] == "HTTP interface")
+            waits = [webhook(conn, service, address, number) for number in range(1, count + 1)]
+        finally:
+            process.kill()
+            process.wait(10)
+    cuts = quantiles(waits, n=100, method="inclusive")
+    return {"p50": cuts[49], "p99": cuts[98]}
+
+
+def webhook(conn: psycopg.Connection[Any], service: str, address: str, number: int) -> float:
+    shipment = post(f"{address}/sandbox/ship", {"orderNumber": str(number)})
+    body = {"resource_url": f"{address}/shipments?orderId={shipment['orderId']}", "resource_type": "SHIP_NOTIFY"}
+    at = time.time()
+    post(f"{service}/webhooks/shipstation/{WEBHOOK}", body)
+    text = (
+        "SELECT extract(epoch FROM updated_at)::float8 FROM orders_inbox"
+        " WHERE order_number = %s AND tracking_number IS NOT NULL"
+    )
+    while (done_at := scalar(conn, text, [str(number)])) is None:
+        time.sleep(0.005)
+    return 1000 * (done_at - at)
+
+
+def scalar(conn: psycopg.Connection[Any], text: str, params: Any = None) -> Any:
+    row = conn.execute(text, params).fetchone()
+    return row[0] if row else None
+
+
+def post(url: str, body: Any) -> Any:
+    request = urllib.request.Request(url, data=json.dumps(body).encode(), headers={"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return json.load(reply)
+
+
+def serve(port: int, count: int) -> None:
+    """Be a sandbox that holds `count` orders."""
+    app = build(SandboxSettings(limit=0, log_size=1))
+    for number in range(1, count + 1):
+        app.state.sandbox.store.write(
+            {
+                "orderNumber": str(number), "orderKey": f"shop-{number}", "orderDate": "2026-01-01T00:00:00.0000000",
+                "orderStatus": "on_hold", "billTo": {"name": "A Buyer"},
+                "shipTo": {"name": "A Buyer", "street1": "1 Main St", "city": "Austin", "country": "US"},
+                "items": [{"sku": "ABC", "name": "Thing", "quantity": 2, "unitPrice": 9.99}],
+            }
+        )  # fmt: skip
+    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, lifespan="off")
+
+
+@contextmanager
+def sandbox(count: int) -> Iterator[str]:
+    port = 19_090 + (os.getpid() + count) % 1000
+    process = subprocess.Popen([sys.executable, "-m", "bench.sync", "--serve", str(port), "--orders", str(count)])
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while process.poll() is None:
+            try:
+                urllib.request.urlopen(f"{address}/sandbox/stats", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextmanager
+def database(cluster: Cluster, name: str, count: int) -> Iterator[str]:
+    with psycopg.connect(cluster.url(), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        url = cluster.url(name)
+        migrate(url, "public")
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute(FILL, [count])
+        yield url
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def table(figures: dict[str, Any]) -> str:
+    sync, hook = figures["sync"], figures["webhook_ms"]
+    return "\n".join(
+        [
+            "| measurement | ours | reading the pages alone | storing alone |",
+            "|---|---|---|---|",
+            f"| {sync['orders']:,} changed orders, rows/s | {sync['rows_per_s']:,.0f} | {sync['read_rows_per_s']:,.0f}"
+            f" | {sync['store_rows_per_s']:,.0f} |",
+            f"| peak MiB after the first page, the last | {sync['first_page_mib']:.0f}, {sync['peak_mib']:.0f} | | |",
+            f"| webhook POST → row, ms | p50 {hook['p50']:.1f}, p99 {hook['p99']:.1f} | | |",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

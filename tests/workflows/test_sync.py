@@ -1,0 +1,459 @@
+"""The sync handler with the real client against the sandbox and a real database."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sandbox.server import Client, order, serving
+from station import ACCOUNT, Station, station
+
+from listener.core.outcome import Done, Fail, Release
+from listener.db.sync_state import Batch, SyncState
+from listener.workflows.sync.plan import ORDERS
+from listener.workflows.sync.rows import read_rows
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def api() -> Iterator[Client]:
+    with serving(seed=1) as api:
+        yield api
+
+
+@pytest.fixture
+async def shop(database: Any, api: Client) -> AsyncIterator[Station]:
+    async with station(database, api) as shop:
+        yield shop
+
+
+async def test_what_happens_at_shipstation_comes_back(shop: Station, api: Client) -> None:
+    shop.upload("1", "2", "3", "4")
+    api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": "1Z1", "shipDate": "2026-11-20"})
+    api.control("POST", "edit", {"orderNumber": "2", "set": {"orderStatus": "cancelled"}})
+    api.control("POST", "ship", {"orderNumber": "3", "trackingNumber": "X3", "carrierCode": "dhl", "fulfillment": True})
+
+    stats = await shop.sync()
+
+    assert (stats["complete"], stats["rows"]) == (True, 6)
+    shipped = shop.row("1")
+    assert (shipped["fulfillment_status"], shipped["tracking_number"], shipped["carrier_code"]) == (
+        "shipped",
+        "1Z1",
+        "fedex",
+    )
+    assert shipped["shipped_at"] == datetime(2026, 11, 20, 8, tzinfo=UTC)  # midnight in Pacific time
+    assert shop.row("2")["fulfillment_status"] == "cancelled"
+    assert (shop.row("3")["tracking_number"], shop.row("3")["carrier_code"]) == ("X3", "dhl")
+    assert shop.row("4") == {
+        "fulfillment_status": "awaiting_shipment",
+        "tracking_number": None,
+        "carrier_code": None,
+        "shipped_at": None,
+    }
+
+
+async def test_a_sync_causes_no_upload(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    before = shop.database.execute("SELECT status, revision, attempts, claim_id FROM orders_inbox")
+    api.control("POST", "ship", {"orderNumber": "1"})
+
+    await shop.sync()
+
+    assert shop.row("1")["fulfillment_status"] == "shipped"
+    assert shop.database.execute("SELECT status, revision, attempts, claim_id FROM orders_inbox") == before
+
+
+async def test_a_void_takes_back_what_the_label_said(shop: Station, api: Client) -> None:
+    shop.upload("1", "2")
+    for number in ("1", "2"):
+        api.control("POST", "ship", {"orderNumber": number, "trackingNumber": f"first {number}"})
+    api.control("POST", "ship", {"orderNumber": "2", "trackingNumber": "second 2"})
+    await shop.sync()
+    assert shop.row("2")["tracking_number"] == "second 2"
+
+    api.control("POST", "void", {"orderNumber": "1"})
+    api.control("POST", "void", {"orderNumber": "2"})  # the newest; the other one still carries it
+    await shop.sync()
+
+    assert (shop.row("1")["fulfillment_status"], shop.row("1")["tracking_number"]) == ("awaiting_shipment", None)
+    assert shop.row("1")["shipped_at"] is None
+    assert (shop.row("2")["fulfillment_status"], shop.row("2")["tracking_number"]) == ("shipped", "first 2")
+
+
+async def test_a_voided_fulfillment_is_found_though_no_list_tells_of_it(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    api.control("POST", "ship", {"orderNumber": "1", "fulfillment": True, "createDate": "2026-10-01T08:00:00.0000000"})
+    await shop.sync(lookback_minutes=500_000)
+    assert shop.row("1")["carrier_code"] == "fedex"
+    api.control("POST", "void", {"orderNumber": "1"})
+
+    await shop.sync()
+
+    assert shop.row("1")["carrier_code"] is None
+    assert shop.database.execute("SELECT must_check FROM shipstation_parcels") == [(False,)]
+
+
+async def test_a_return_label_is_kept_and_is_no_shipment(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": "there"})
+    api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": "back", "isReturnLabel": True})
+
+    await shop.sync()
+
+    assert shop.row("1")["tracking_number"] == "there"
+    kept = shop.database.execute("SELECT tracking_number, is_return FROM shipstation_parcels ORDER BY parcel_id")
+    assert kept == [("there", False), ("back", True)]
+
+
+async def test_orders_made_by_hand_are_recorded(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    api.create(order("by hand", orderKey="theirs"))
+
+    stats = await shop.sync()
+
+    assert stats["unknown"] == 1
+    unknown = shop.database.execute("SELECT order_number, order_key, order_status FROM shipstation_unknown_orders")
+    assert unknown == [("by hand", "theirs", "awaiting_shipment")]
+
+
+async def test_a_repeat_writes_nothing(shop: Station, api: Client) -> None:
+    shop.upload("1", "2")
+    api.control("POST", "ship", {"orderNumber": "1"})
+    await shop.sync()
+    before = shop.database.execute("SELECT ctid::text, * FROM orders_inbox ORDER BY id")
+
+    stats = await shop.sync()
+
+    assert (stats["changed"], stats["rows"]) == (0, 0)
+    assert before == shop.database.execute("SELECT ctid::text, * FROM orders_inbox ORDER BY id")
+
+
+@pytest.mark.parametrize("same_key", [True, False])
+async def test_a_split_order_is_shipped_when_all_its_parts_are(shop: Station, api: Client, *, same_key: bool) -> None:
+    shop.upload("1")
+    part = api.control("POST", "split", {"orderNumber": "1", "sameKey": same_key})
+    api.control("POST", "ship", {"orderKey": "shop-1", "trackingNumber": "one"})
+    await shop.sync()
+    assert (shop.row("1")["fulfillment_status"], shop.row("1")["tracking_number"]) == ("awaiting_shipment", "one")
+    assert shop.database.execute("SELECT count(*) FROM shipstation_unknown_orders") == [(0,)]
+
+    api.control("POST", "ship", {"orderId": part["orderId"], "trackingNumber": "two"})
+    await shop.sync()
+
+    assert (shop.row("1")["fulfillment_status"], shop.row("1")["tracking_number"]) == ("shipped", "two")
+
+
+async def test_an_order_from_before_our_time_is_found_by_its_number(shop: Station, api: Client) -> None:
+    shop.upload("1", "2")
+    shop.database.execute("UPDATE orders_inbox SET order_key = NULL")
+    api.create(order("1", orderKey="another with that number"))
+
+    await shop.sync()
+
+    assert shop.row("2")["fulfillment_status"] == "awaiting_shipment"
+    assert shop.database.execute("SELECT count(*) FROM orders_inbox WHERE shipstation_order_id IS NOT NULL") == [(2,)]
+
+
+# --- how far it has got ----------------------------------------------------------------------------------------------
+
+
+async def test_the_watermark_is_where_the_reading_began_and_never_in_the_future(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    api.control("PUT", "clock", {"offset_s": -600})  # theirs is behind: what they will stamp next is older than our now
+    await shop.sync()
+    behind = shop.marks()["orders"]
+    assert timedelta(seconds=600) <= datetime.now(UTC) - behind < timedelta(seconds=660)
+
+    api.control("PUT", "clock", {"offset_s": 600})
+    await shop.sync()
+
+    assert behind < shop.marks()["orders"] <= datetime.now(UTC)
+
+
+async def test_the_watermark_never_goes_back(shop: Station, api: Client) -> None:
+    await shop.sync()
+    before = shop.marks()
+    api.control("PUT", "clock", {"offset_s": -3600})
+
+    await shop.sync(lookback_minutes=600)
+
+    assert shop.marks() == before
+
+
+async def test_a_run_that_may_make_no_more_calls_keeps_the_watermark_and_the_next_goes_on(
+    shop: Station, api: Client
+) -> None:
+    shop.upload(*map(str, range(40)))
+    first = await shop.sync(batch_size=10, max_pages=2)
+    assert (first["complete"], first["read"], first["calls"]) == (False, 20, 2)
+    assert shop.marks() == {"orders": None}
+    [(cursor,)] = shop.database.execute("SELECT cursor FROM polling_state WHERE workflow = 'shipstation orders'")
+    assert cursor["from_created"]
+
+    done = await shop.sync(batch_size=500)
+
+    assert done["complete"]
+    assert shop.marks()["orders"] is not None
+    assert shop.database.execute("SELECT count(*) FROM orders_inbox WHERE fulfillment_status IS NULL") == [(0,)]
+    assert shop.database.execute("SELECT count(*) FROM polling_state WHERE cursor IS NOT NULL") == [(0,)]
+
+
+async def test_a_short_lookback_leaves_no_gap(shop: Station, api: Client) -> None:
+    await shop.sync()
+    shop.database.execute("UPDATE polling_state SET watermark = now() - interval '3 hours' WHERE workflow IS NOT NULL")
+    shop.upload("1")
+    long_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    api.control("POST", "edit", {"orderNumber": "1", "set": {}, "modifyDate": long_ago})
+
+    await shop.sync(lookback_minutes=5)
+
+    assert shop.row("1")["fulfillment_status"] == "awaiting_shipment"
+
+
+async def test_a_list_that_shrank_while_it_was_read_is_read_again(shop: Station, api: Client) -> None:
+    shop.upload(*map(str, range(30)))
+    inner, calls = shop.shipstation, 0
+
+    class Deletes:
+        """Another one is deleted before the second page; a record moves onto the first, unseen."""
+
+        async def list_page(self, path: str, name: str, query: Any, **more: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                first = api.get("/orders", sortBy="CreateDate")["orders"][0]
+                api.http.delete(f"/orders/{first['orderId']}")
+            return await inner.list_page(path, name, query, **more)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(inner, name)
+
+    shop.client = Deletes()  # type: ignore[assignment]
+    stats = await shop.sync(batch_size=10)
+
+    assert stats["complete"] is False
+    assert shop.marks()["orders"] is None
+    await shop.sync()
+    missing = shop.database.execute("SELECT order_number FROM orders_inbox WHERE fulfillment_status IS NULL")
+    assert missing == []
+
+
+# --- records that cannot be read -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("poisoned", [("7",), ("0",), ("29",), ("3", "4", "20")])
+async def test_a_record_that_breaks_its_page_is_put_aside_and_tried_again(
+    shop: Station, api: Client, poisoned: tuple[str, ...]
+) -> None:
+    shop.upload(*map(str, range(30)))
+    for number in range(30):  # one a minute, as the clock of their lists has no fractions of a second
+        made = (datetime.now(UTC) - timedelta(minutes=60 - number)).isoformat()
+        api.control("POST", "edit", {"orderNumber": str(number), "set": {}, "createDate": made})
+    api.fault({"poison": poisoned})
+
+    stats = await shop.sync()
+
+    assert stats["complete"]
+    assert stats["quarantined"] >= 1
+    silent = shop.database.execute("SELECT order_number FROM orders_inbox WHERE fulfillment_status IS NULL")
+    assert sorted(number for (number,) in silent) == sorted(poisoned)
+    assert shop.marks()["orders"] is not None
+
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    shop.database.execute(
+        "UPDATE polling_state SET watermark = now() + interval '10 minutes' WHERE workflow IS NOT NULL"
+    )
+    await shop.sync(reason="schedule")
+    assert shop.database.execute("SELECT min(attempts), count(resolved_at) FROM sync_quarantine") == [(2, 0)]
+    api.control("DELETE", "faults")
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync(reason="schedule")
+
+    assert shop.database.execute("SELECT count(*) FROM orders_inbox WHERE fulfillment_status IS NULL") == [(0,)]
+    assert shop.database.execute("SELECT count(*) FROM sync_quarantine WHERE resolved_at IS NULL") == [(0,)]
+
+
+async def test_an_api_that_answers_500_to_everything_costs_nobody_anything(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    api.fault({"status": 500})
+
+    outcome = await shop.run()
+
+    assert isinstance(outcome, Release)
+    assert shop.budget.told[-1] == "outage"
+    assert shop.database.execute("SELECT status, attempts FROM sync_runs") == [("Pending", 0)]
+    assert shop.database.execute("SELECT count(*) FROM sync_quarantine") == [(0,)]
+
+
+async def test_a_row_that_cannot_be_stored_costs_only_itself(shop: Station, api: Client) -> None:
+    shop.upload("1", "2")
+    api.fault({"null_fields": ["orderStatus"], "count": 1, "path": "/orders"})
+
+    stats = await shop.sync()
+
+    assert stats["quarantined"] == 2
+    [(error, row)] = shop.database.execute(
+        "SELECT error, row ->> 'orderNumber' FROM sync_quarantine ORDER BY id LIMIT 1"
+    )
+    assert (error, row) == ("orders: orderStatus is missing", "1")
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync()
+    assert shop.row("2")["fulfillment_status"] == "awaiting_shipment"
+    assert shop.database.execute("SELECT count(*) FROM sync_quarantine WHERE resolved_at IS NULL") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"unknown_fields": True}, {"duplicate_row": True}, {"big_ids": True}, {"null_fields": ["shipDate", "storeId"]}],
+)
+async def test_what_they_may_add_or_leave_out_harms_nothing(shop: Station, api: Client, fault: dict[str, Any]) -> None:
+    shop.upload("1")
+    api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": "\x00\N{DELIVERY TRUCK}"})
+    api.fault(fault)
+
+    stats = await shop.sync()
+
+    assert stats["quarantined"] == 0
+    assert shop.row("1")["fulfillment_status"] == "shipped"
+    assert shop.row("1")["tracking_number"].startswith("\N{SYMBOL FOR NULL}")
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_that_lost_its_claim_writes_nothing(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    job, inner = await shop.claim(), shop.shipstation
+
+    class Loses:
+        """The claim goes to somebody else while the first page is on its way."""
+
+        async def list_page(self, *args: Any, **more: Any) -> Any:
+            shop.database.execute("UPDATE sync_runs SET claim_id = claim_id + 1")
+            return await inner.list_page(*args, **more)
+
+    shop.client = Loses()  # type: ignore[assignment]
+    (outcome,) = await shop.handler()([job])
+
+    assert isinstance(outcome, Release)
+    assert shop.row("1")["fulfillment_status"] is None
+    assert shop.marks() == {}
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"lookback_minutes": -1}, "params.lookback_minutes"),
+        ({"lookback": 5}, "known: lookback_minutes"),
+        ({"batch_size": "all"}, "params.batch_size"),
+    ],
+)
+async def test_params_that_cannot_be_read_fail_the_run(shop: Station, params: dict[str, Any], words: str) -> None:
+    outcome = await shop.run(**params)
+
+    assert isinstance(outcome, Fail)
+    assert words in outcome.error
+
+
+async def test_a_run_of_another_account_is_not_ours(shop: Station) -> None:
+    shop.database.execute("INSERT INTO sync_runs (account) VALUES ('other')")
+    job = (await shop.table.claim(limit=1, session_key=7)).jobs[0]
+
+    (outcome,) = await shop.handler()([job])
+
+    assert isinstance(outcome, Fail)
+    assert "no credentials for shipstation other" in outcome.error
+
+
+async def test_an_idle_cycle_makes_three_calls_and_reads_voids_and_fulfillments_in_turn(
+    shop: Station, api: Client
+) -> None:
+    api.control("PUT", "clock", {"offset_s": -300})
+    shop.upload("1")
+    await shop.sync()
+    before, figures = shop.marks(), []
+
+    for offset_s in (-200, -100):
+        api.control("PUT", "clock", {"offset_s": offset_s})
+        figures.append(await shop.sync(reason="schedule"))
+
+    assert [each["calls"] for each in figures] == [3, 3]
+    assert all(at > before[name] for name, at in shop.marks().items())
+
+
+async def test_figures_add_up_over_the_claims_of_one_run(shop: Station) -> None:
+    shop.upload("1")
+    job = await shop.claim()
+    job = replace(job, row={**job.row, "stats": {"calls": 5, "read": 7}})
+
+    (outcome,) = await shop.handler()([job])
+
+    assert isinstance(outcome, Done)
+    assert (outcome.values["stats"]["calls"], outcome.values["stats"]["read"]) == (9, 8)
+
+
+async def test_the_number_of_statements_does_not_depend_on_the_number_of_rows(shop: Station, api: Client) -> None:
+    asked: list[str] = []
+
+    class Counting(SyncState):
+        async def _ask(self, conn: Any, name: str, params: Any) -> Any:
+            asked.append(name)
+            return await super()._ask(conn, name, params)
+
+    shop.state = Counting(shop.state._pool, account=ACCOUNT)
+    shop.upload("1")
+    await shop.sync()
+    few, asked[:] = list(asked), []
+    shop.upload(*map(str, range(2, 402)))
+
+    stats = await shop.sync()
+
+    assert stats["changed"] == 400
+    assert asked == few
+
+
+async def test_an_hour_of_syncs_and_uploads_stays_below_two_hundred_calls(shop: Station, api: Client) -> None:
+    """An hour at 120 s, by ShipStation's clock: thirty cycles, and every tenth minute a batch that is then shipped."""
+    api.control("PUT", "clock", {"offset_s": -3_700})
+    await shop.sync()
+    before, uploads = api.stats()["total"], 0
+    for cycle in range(30):
+        api.control("PUT", "clock", {"offset_s": -3_600 + 120 * cycle})
+        if cycle % 5 == 0:
+            shop.upload(*(f"{cycle}-{number}" for number in range(50)))
+            uploads += 1
+        if cycle % 5 == 3:
+            api.control("POST", "ship", {"orderNumber": f"{cycle - 3}-1"})
+        await shop.sync(reason="schedule")
+
+    calls = api.stats()["total"] - before
+
+    assert calls - uploads >= 90
+    assert calls < 200
+
+
+async def test_a_dry_run_changes_nothing_and_says_what_would_change(shop: Station, api: Client) -> None:
+    shop.upload("1", "2")
+
+    stats = await shop.sync(dry_run=True)
+
+    assert (stats["dry_run"], stats["rows"]) == (True, 2)
+    assert shop.row("1")["fulfillment_status"] is None
+    assert shop.marks() == {}
+    assert shop.database.execute("SELECT count(*) FROM shipstation_orders") == [(0,)]
+
+
+async def test_a_row_that_not_even_the_database_could_hold_is_put_aside_as_text(shop: Station, api: Client) -> None:
+    row = {"orderId": 1, "orderNumber": "\ud83d\x00", "orderStatus": "on_hold", "orderTotal": float("nan"), "x": [{}]}
+
+    read = read_rows(ORDERS, [row, {**row, "orderId": 2, "orderTotal": 1.5}, "no row", None])
+
+    assert [record["order_id"] for record in read.records] == [2]
+    assert len(read.unread) == 3
+    batch = Batch(list="orders", orders=read.records, unread=[{**asdict(each), "query": None} for each in read.unread])
+    job = await shop.claim()
+    stored = await shop.state.store(batch, run_id=job.id, claim_id=job.claim_id, stats={})
+    assert (stored.changed, stored.quarantined) == (1, 3)
