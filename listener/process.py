@@ -60,7 +60,7 @@ class Process:
     nouns: queue → what its rows are called; every queue that will be assigned. workflows: queue → its name in
     `polling_metrics`. serves: with the HTTP interface. log: where to, when the program's logging is not ours to set.
     tells_operations: a line for each handler call's start and end. prepare: awaited at each connect, before anything is
-    claimed; may assign queues. most: handler calls at once.
+    claimed; may assign queues. most: handler calls at once. chores, routers: to be filled before `run`.
     """
 
     def __init__(
@@ -89,8 +89,7 @@ class Process:
         self._dispatchers: list[Dispatcher] = []
         self._modes: dict[str, tuple[bool, bool, float]] = {}
         self._stack = AsyncExitStack()
-        self.chores: list[Callable[[], Coroutine[Any, Any, None]]] = []  # to be filled, as routers, before `run`
-        self.routers: list[APIRouter] = []
+        self.chores, self.routers = list[Callable[[], Coroutine[Any, Any, None]]](), list[APIRouter]()
         self._metrics = Metrics(self._names)
         self._event_log = logs.EventLog(
             dict(nouns),

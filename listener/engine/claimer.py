@@ -146,7 +146,7 @@ class Claimer:
             self._wake.forget_alarm()  # the claim tells the next due time; alarms set meanwhile are kept
         claim = await self._table.claim(limit=most, session_key=self._session_key, start=start)
         duration_s = time.perf_counter() - started_s
-        if start is None and duration_s > _LONG_S:
+        if start is None and duration_s > _LONG_S and not self._table.queue.concurrency_key:  # a key's row is passed by
             self._goes_on_until = anyio.current_time() + min(_SHARE * duration_s, _LONGEST_S)
         self._last = claim.last or self._last
         return claim, start is not None, duration_s

@@ -19,10 +19,12 @@ BEGIN
     ELSIF found.nspname IN ('pg_catalog', 'information_schema', 'pg_toast') THEN
         RAISE EXCEPTION '% belongs to PostgreSQL itself', target USING ERRCODE = '22023', HINT = 'attach a table of your own';
     ELSIF found.nspname = current_schema() AND (found.relname LIKE 'listener\_%' OR found.relname IN (
-        'orders_inbox', 'configuration_params', 'configuration_history', 'polling_state', 'polling_metrics', 'api_budgets'))
+        'orders_inbox', 'import_files', 'sync_runs', 'configuration_params', 'configuration_history', 'polling_state', 'polling_metrics',
+        'api_budgets', 'shipstation_orders', 'shipstation_parcels', 'sync_quarantine', 'webhook_events'))
     THEN
         RAISE EXCEPTION '% is one of the listener''s own tables', target USING ERRCODE = '22023',
-            HINT = CASE WHEN found.relname = 'orders_inbox' THEN 'it is the queue "upload" already' ELSE 'attach a table of your own' END;
+            HINT = coalesce('it is the queue "' || ('{"orders_inbox": "upload", "import_files": "import", "sync_runs": "sync"}'::jsonb
+                                                    ->> found.relname::text) || '" already', 'attach a table of your own');
     ELSIF found.nspname = current_schema() AND found.relname IN ('upload', 'import', 'sync') THEN
         RAISE EXCEPTION '% would be a queue of the same name as one of the listener''s own', target
             USING ERRCODE = '22023', HINT = 'rename the table, or move it to another schema';
