@@ -164,7 +164,8 @@ UPDATE sync_runs SET stats = %(stats)s::jsonb WHERE id = %(run_id)s;
 
 -- name: schedule_run
 -- Insert the account's next run when the last one, whoever asked for it, started `interval_s` ago; on whichever replica
--- comes first. A waiting webhook run becomes this one. Once a day it looks further back. age_s: since that start, null = never.
+-- comes first. One that was claimed a moment ago has no start yet, and counts. A waiting webhook run becomes this one. Once a
+-- day it looks further back. age_s: since that start, null = never.
 WITH last AS (
     SELECT extract(epoch FROM now() - max(started_at))::float8 AS age_s FROM sync_runs
     WHERE connector = %(connector)s AND account = %(account)s AND started_at IS NOT NULL AND reason <> 'webhook'
@@ -177,7 +178,9 @@ WITH last AS (
     INSERT INTO sync_runs AS run (connector, account, reason, params)
     SELECT %(connector)s, %(account)s, 'schedule',
            CASE WHEN wide.is_done OR last.age_s IS NULL THEN jsonb_build_object() ELSE jsonb_build_object('lookback_minutes', %(wide_minutes)s::integer) END
-    FROM last, wide WHERE last.age_s IS NULL OR last.age_s >= %(interval_s)s
+    FROM last, wide WHERE (last.age_s IS NULL OR last.age_s >= %(interval_s)s)
+      AND NOT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND reason <> 'webhook'
+                      AND started_at IS NULL AND status IN ('Pending', 'Processing'))
     ON CONFLICT (connector, account) WHERE status = 'Pending' DO UPDATE
     SET reason = excluded.reason, params = listener_merge_sync_params(run.params, excluded.params),
         scheduled_at = least(run.scheduled_at, excluded.scheduled_at)

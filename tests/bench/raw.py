@@ -23,6 +23,8 @@ WITH due AS MATERIALIZED (
 UPDATE orders_inbox AS q SET status = 'Processing' FROM due WHERE q.id = due.id
 RETURNING q.id, q.order_number, q.order_key, q.payload
 """
+# Writers notify only while somebody holds this; one of the threads is enough.
+BELL = "SELECT pg_try_advisory_lock(1869374562, 'orders_inbox'::regclass::oid::integer)"
 SETTLE = """
 UPDATE orders_inbox AS q SET status = 'Uploaded', shipstation_order_id = r.order_id, uploaded_at = now()
 FROM unnest(%s::bigint[], %s::text[]) AS r (id, order_id) WHERE q.id = r.id
@@ -49,6 +51,7 @@ def work(url: str, sandbox: str) -> None:
         httpx2.Client(base_url=sandbox, auth=("sandbox-key", "sandbox-secret"), trust_env=False) as http,
     ):
         ear.execute("LISTEN listener_wake")
+        ear.execute(BELL)
         drain(conn, http)
         for _ in ear.notifies():
             drain(conn, http)

@@ -526,30 +526,19 @@ async def test_outcomes_that_cannot_be_written_stop_the_claims(database: Databas
     assert sorted(work.seen) == sorted(set(work.seen))
 
 
-class Slow(QueueTable):
-    """Its claims seem to take long, and it notes where they began."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.starts: list[Place | None] = []
-
-    async def claim(self, *, limit: int, session_key: int, start: Place | None = None) -> Claim:
-        self.starts.append(start)
-        return await super().claim(limit=limit, session_key=session_key, start=start)
-
-
-@pytest.mark.parametrize("is_asleep", [True, False])
-async def test_a_row_before_the_last_claims_is_found_a_moment_later(
-    database: Database, monkeypatch: pytest.MonkeyPatch, is_asleep: bool
-) -> None:
-    """After a long claim the next go on where it ended; an urgent row waits for the look at all rows, which is made
-    before anybody goes to sleep, or by an alarm of our own."""
+@pytest.fixture
+def _long_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every claim from the start counts as one that took long, and the next go on where it ended, for a second."""
     monkeypatch.setattr(claimer, "_LONG_S", 0.0)
     monkeypatch.setattr(claimer, "_SHARE", 1e9)
+
+
+@pytest.mark.usefixtures("_long_claims")
+@pytest.mark.parametrize("is_asleep", [True, False])
+async def test_a_row_before_the_last_claims_is_found_a_moment_later(database: Database, is_asleep: bool) -> None:
+    """By an alarm of our own, or by the look at all rows that is made before anybody goes to sleep."""
     work = opened()
-    async with open_pool(database) as pool:
-        table = Slow(pool, UPLOAD)
-        one = Bench(pool, work, table=table)
+    async with bench(database, work) as one:
         one.hears = is_asleep
         async with one.running():
             insert(database)
@@ -557,11 +546,30 @@ async def test_a_row_before_the_last_claims_is_found_a_moment_later(
             await quiet(work, 1)
             if is_asleep:
                 await until_async(lambda: one.of(BellArmed), what="the bell")
-            await until_async(lambda: isinstance(one.events[-1], Checked) and table.starts[-1] is None, what="a rest")
-            del table.starts[:]
             insert(database, priority=1)
             one.wake.ring("notify")
             await quiet(work, 2)
-        assert table.starts[0] is not None
-        assert None in table.starts
-        assert any(event.reason == "due" for event in one.of(Woke)) == is_asleep
+
+
+@pytest.mark.usefixtures("_long_claims")
+async def test_after_a_long_claim_the_next_go_on_where_it_ended(database: Database) -> None:
+    """Until it is time for all rows again, which an alarm tells whoever sleeps."""
+    insert(database)
+    async with bench(database, opened()) as one, one.running(dispatches=False) as crew:
+        claims = one.dispatcher._claimer
+        claims.begin(SESSION, crew)
+
+        async def claim() -> tuple[int, bool]:
+            claimed = await claims.claim(5, one.limits, is_first=False)
+            assert isinstance(claimed, claimer.Claimed)
+            return len(claimed.jobs), claimed.is_partial
+
+        assert await claim() == (1, False)
+        insert(database, priority=1)
+        assert await claim() == (0, True)
+        assert claims.postpones(is_asleep=True)
+        assert anyio.current_time() < one.wake._due_at <= anyio.current_time() + 1.0
+        insert(database)
+        assert await claim() == (1, True)
+        assert not claims.postpones(is_asleep=False)
+        assert await claim() == (1, False)
