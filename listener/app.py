@@ -179,32 +179,27 @@ def shipstation(env: Environment, pool: Pool, publish: Publish, *, yields: bool 
     )
 
 
-def _upload_limits(live: LiveConfig) -> Limits:
+def _limits(live: LiveConfig, queue: str, *, concurrency: int, batch_size: int = 1) -> Limits:
     return Limits(
-        enabled=live.is_enabled(UPLOAD.name),
-        batch_size=min(live.upload_batch_size, MOST_ORDERS),
-        concurrency=live.upload_concurrency,
+        enabled=live.is_enabled(queue),
+        batch_size=batch_size,
+        concurrency=concurrency,
         max_attempts=live.max_attempts,
         timeout_s=live.operation_timeout,
     )
+
+
+def _upload_limits(live: LiveConfig) -> Limits:
+    batch_size = min(live.upload_batch_size, MOST_ORDERS)
+    return _limits(live, UPLOAD.name, concurrency=live.upload_concurrency, batch_size=batch_size)
 
 
 def _import_limits(live: LiveConfig) -> Limits:
-    return Limits(
-        enabled=live.is_enabled(IMPORT.name),
-        concurrency=live.import_concurrency,
-        max_attempts=live.max_attempts,
-        timeout_s=live.operation_timeout,
-    )
+    return _limits(live, IMPORT.name, concurrency=live.import_concurrency)
 
 
 def _sync_limits(live: LiveConfig) -> Limits:
-    return Limits(
-        enabled=live.is_enabled(SYNC.name),
-        concurrency=live.sync_concurrency,
-        max_attempts=live.max_attempts,
-        timeout_s=live.operation_timeout,
-    )
+    return _limits(live, SYNC.name, concurrency=live.sync_concurrency)
 
 
 def import_settings(env: Environment) -> Settings:

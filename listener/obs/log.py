@@ -207,10 +207,8 @@ class EventLog:
             case e.CycleEnded(connector=connector, account=account, reason=reason, stats=stats):
                 log.info("Sync cycle completed", connector=connector, account=account, reason=reason, **stats)
             case e.Stopping(stage=stage, active=active):
-                text = (
-                    "Stopping: waiting for running handlers" if stage == 1 else "Stopping: cancelling what still runs"
-                )
-                log.info(text, active=active)
+                doing = "waiting for running handlers" if stage == 1 else "cancelling what still runs"
+                log.info(f"Stopping: {doing}", active=active)
             case e.Trouble(where=where, error=text, is_minor=is_minor):
                 (log.debug if is_minor else log.warning)("Trouble, going on", where=where, error=text)
             case _:

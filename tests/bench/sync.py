@@ -25,7 +25,7 @@ import anyio
 import psycopg
 import uvicorn
 
-from bench.upload import environ
+from bench.upload import environ, serving
 from listener.clients.shipstation.client import ShipStation
 from listener.core.budget import Permit, RateHeaders, Refusal
 from listener.core.outcome import Done
@@ -193,19 +193,8 @@ def serve(port: int, count: int) -> None:
 @contextmanager
 def sandbox(count: int) -> Iterator[str]:
     port = 19_090 + (os.getpid() + count) % 1000
-    process = subprocess.Popen([sys.executable, "-m", "bench.sync", "--serve", str(port), "--orders", str(count)])
-    address = f"http://127.0.0.1:{port}"
-    try:
-        while process.poll() is None:
-            try:
-                urllib.request.urlopen(f"{address}/sandbox/stats", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+    with serving([sys.executable, "-m", "bench.sync", "--serve", str(port), "--orders", str(count)], port) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 @contextmanager

@@ -122,6 +122,13 @@ def sandbox() -> Iterator[str]:
     """The sandbox in a process of its own; without a rate limit."""
     port = 18_090 + os.getpid() % 1000
     command = [sys.executable, "-m", "listener", "sandbox", "--listen", f"127.0.0.1:{port}", "--limit", "0"]
+    with serving(command, port) as address:
+        yield address
+
+
+@contextmanager
+def serving(command: Sequence[str], port: int) -> Iterator[str]:
+    """The address of the sandbox that a command serves, as soon as it answers."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
