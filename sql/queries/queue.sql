@@ -56,7 +56,7 @@ WITH RECURSIVE priorities AS (
         SELECT FROM priorities CROSS JOIN LATERAL (
             SELECT FROM {table} AS q
             WHERE q.status = {ready} AND q.status = ANY (ARRAY[CASE WHEN priorities.priority IS NOT NULL THEN {ready}::text END])
-              AND q.priority = priorities.priority AND q.scheduled_at <= now()
+              AND q.priority = priorities.priority AND q.scheduled_at <= now() {start}
               AND q.{key} NOT IN (SELECT due_key FROM due){unblocked}
             LIMIT 1
         ) AS left_behind
