@@ -12,14 +12,16 @@ from listener.clients.shipstation.lists import is_theirs
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
 from listener.core.errors import ConfigError
-from listener.core.events import Publish
-from listener.core.queue import Limits, Queue
+from listener.core.events import OperationEnded, Publish
+from listener.core.queue import Limits
 from listener.db.budgets import ApiBudget
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.db.sync_runs import SyncRuns
 from listener.db.sync_state import SyncState
 from listener.engine.supervisor import Supervisor
+from listener.obs import log
+from listener.obs.recycling import Recycling
 from listener.process import Assignment, Process
 from listener.web.access import guard
 from listener.web.sync import sync_monitor
@@ -27,13 +29,13 @@ from listener.web.webhooks import shipstation_webhooks
 from listener.workflows.imports.folder_source import SOURCE as FOLDER
 from listener.workflows.imports.folder_source import FolderSource
 from listener.workflows.imports.found import Rules
-from listener.workflows.imports.handler import IMPORT, Import, Opener, Settings
+from listener.workflows.imports.handler import Import, Opener, Settings
 from listener.workflows.imports.words import parse_words
-from listener.workflows.sync.handler import SYNC, Sync
+from listener.workflows.queues import IMPORT, QUEUES, SYNC, UPLOAD
+from listener.workflows.sync.handler import Sync
 from listener.workflows.sync.schedule import Schedule
-from listener.workflows.upload.handler import MOST_ORDERS, UPLOAD, Upload
+from listener.workflows.upload.handler import MOST_ORDERS, Upload
 
-QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD, IMPORT, SYNC)}
 # The older scripts' names in polling_metrics.
 _WORKFLOWS = {"upload": "shipstation-upload", "import": "xml-import", "sync": "unified-sync"}
 
@@ -54,6 +56,8 @@ class App:
             accounts=frozenset(accounts),
             workflows=_WORKFLOWS,
         )
+        recycling = Recycling(self._recycle, most_operations=env.recycle_after, most_mib=env.recycle_memory_mib)
+        self.process.bus.subscribe(recycling.on_event, OperationEnded)
         self._openers: dict[str, Opener] = {}
         if IMPORT.name in self._names and env.import_folder is not None:
             self._watch_folder(env.import_folder)
@@ -70,6 +74,10 @@ class App:
         self.process.bus.subscribe(folder.on_event)
         self.process.chores.append(folder.run)
         self._openers[FOLDER] = folder
+
+    def _recycle(self, reason: str) -> None:
+        log.own().info(f"Recycling: {reason}; running work ends, a new process goes on")
+        self.supervisor.stop(hurries=False)
 
     @property
     def supervisor(self) -> Supervisor:

@@ -110,7 +110,7 @@ class Process:
         )
         self.configuration = Configuration(lambda: read_configuration(self.pool), self.bus.publish)
         self.configuration.on_change(self._announce)
-        self.slots = Slots(lambda: most(self.live))
+        self.slots = Slots(lambda: most(self.live), place=lambda queue: self.live.priority(queue))  # noqa: PLW0108
         self._rescuer = Rescuer(self.bus.publish)
         self._workflows = workflows or {}
 

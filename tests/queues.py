@@ -14,7 +14,7 @@ from listener.db.pool import Pool, search_path
 from listener.db.queries import query, template
 from listener.db.queue import _fields
 from listener.db.session import lock_class, lock_class_oid
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import UPLOAD
 
 #: A lease key that no session of a test holds unless `lease` says so.
 SESSION = 7

@@ -19,7 +19,8 @@ from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.db.sync_runs import SyncRuns
 from listener.db.sync_state import SyncState
-from listener.workflows.sync.handler import SYNC, Sync
+from listener.workflows.queues import SYNC
+from listener.workflows.sync.handler import Sync
 from listener.workflows.sync.reader import Client as ListClient
 
 ACCOUNT = "default"

@@ -1,5 +1,6 @@
 """The command line. Exit 0 = done, 1 = failed, 2 = wrong usage, 130 = interrupted; errors are clear lines on stderr."""
 
+import gc
 import signal
 import sys
 
@@ -10,8 +11,11 @@ def main() -> None:
     """Run the command line; a known error ends without a traceback."""
     # Most of the start is imports, and Ctrl-C inside one prints a traceback: until they are done it simply ends us.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from listener.cli.commands import cli
+    gc.disable()  # nothing that is imported is garbage, and looking for it takes a tenth of a start
+    from listener.cli.commands import build
 
+    cli = build(sys.argv[1] if len(sys.argv) > 1 else None)
+    gc.enable()
     signal.signal(signal.SIGINT, interrupt)
     try:
         cli()

@@ -13,6 +13,8 @@ from listener.db.attach import Report, Step, Wish
 from listener.db.attach import attach as attach_table
 from listener.db.attach import detach as detach_table
 
+cli = typer.Typer()
+
 Table = Annotated[str, typer.Argument(help="The table's name as it is, without quotes; also schema.table.")]
 Schema = Annotated[str | None, typer.Option("--schema", help="Its schema; default: LISTENER_SCHEMA.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the SQL that would run, and run none.")]
@@ -21,6 +23,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 _READY = re.compile(r"\s*status\s*=\s*'(?P<word>(?:[^']|'')+)'\s*;?\s*", re.IGNORECASE)
 
 
+@cli.command()
 def attach(
     table: Table,
     key: Annotated[str | None, typer.Option("--key", help="Column that names a row; default: the primary key.")] = None,
@@ -68,6 +71,7 @@ def attach(
         print(f"{'-- ' if dry_run else ''}note: {note}")
 
 
+@cli.command()
 def detach(
     table: Table,
     schema: Schema = None,

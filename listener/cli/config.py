@@ -18,7 +18,7 @@ from listener.db.pool import Pool
 
 T = TypeVar("T")
 
-config = typer.Typer(
+cli = typer.Typer(
     name="config",
     help="Show and change the live configuration; a change is in force everywhere milliseconds later.",
     no_args_is_help=True,
@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 KeyName = Annotated[str, typer.Argument(help="The key, in any case or by its older name.")]
 
 
-@config.command("list")
+@cli.command("list")
 def list_(as_json: Json = False) -> None:
     """Show every key with its value, and what is wrong."""
     reading = _run(_read)
@@ -44,7 +44,7 @@ def list_(as_json: Json = False) -> None:
         print(f"! {problem}")
 
 
-@config.command("get")
+@cli.command("get")
 def get(key: KeyName, as_json: Json = False) -> None:
     """Print the value of one key."""
     name = _known(key).name
@@ -54,7 +54,7 @@ def get(key: KeyName, as_json: Json = False) -> None:
         print(f"listener: {entry['problem']}", file=sys.stderr)
 
 
-@config.command("set", context_settings={"ignore_unknown_options": True})  # -1 is a bad value, no option
+@cli.command("set", context_settings={"ignore_unknown_options": True})  # -1 is a bad value, no option
 def set_(key: KeyName, value: Annotated[str, typer.Argument(help="The new value.")], as_json: Json = False) -> None:
     """Set one key; says what was in force before, and the statement that undoes it."""
     known = _known(key)
@@ -77,7 +77,7 @@ def set_(key: KeyName, value: Annotated[str, typer.Argument(help="The new value.
     print(f"undo: {undo}")
 
 
-@config.command("history")
+@cli.command("history")
 def history(
     key: Annotated[str | None, typer.Argument(help="Only this key.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many, newest first.")] = 20,
@@ -101,7 +101,7 @@ def history(
         )
 
 
-@config.command("restore")
+@cli.command("restore")
 def restore(
     moment: Annotated[str, typer.Argument(help="When, with offset: 2026-11-21T10:00+00:00.")], as_json: Json = False
 ) -> None:

@@ -10,9 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
+import typer
 from pydantic import SecretStr
 
 from listener.app import App
@@ -22,6 +23,8 @@ from listener.db.embedded import Cluster
 from listener.db.migrate import migrate
 from listener.db.pool import Pool
 from listener.db.samples import count_by_status, example_insert, insert_order
+from listener.engine.loop import run_loop
+from listener.obs import log
 from listener.obs.server import address_of, bind, serve
 from listener.sandbox.shipstation import SandboxSettings, build
 
@@ -29,6 +32,9 @@ from listener.sandbox.shipstation import SandboxSettings, build
 LIMIT_S = 120.0
 # The service's own default; another port when something else listens there.
 _HTTP = "127.0.0.1:8080"
+
+
+cli = typer.Typer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +45,35 @@ class Accepted:
     accepted_at: float
 
 
-async def run(count: int, ends: bool) -> bool:
+@cli.command()
+def demo(
+    orders: Annotated[int, typer.Option("--orders", min=1, max=100_000, help="How many sample orders.")] = 25,
+    exit_: Annotated[bool, typer.Option("--exit", help="End when all is uploaded; exit 0 or 1.")] = False,
+) -> None:
+    """Run everything here: a temporary Postgres, the sandbox and the service, fed with sample orders."""
+    log.set_up(format="console", level="warning" if exit_ else "info")
+    if not run_loop(_run, orders, exit_):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def sandbox(
+    listen: Annotated[str, typer.Option("--listen", help="Address to listen on, host:port.")] = "127.0.0.1:8090",
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Calls per window; 0 = no limit.")] = 40,
+    window: Annotated[float, typer.Option("--window", min=0.1, max=3600.0, help="Seconds of one rate window.")] = 60.0,
+) -> None:
+    """Serve a local API that behaves like ShipStation's; /sandbox/orders lists what it holds."""
+    log.set_up(format="console")
+    anyio.run(_serve_sandbox, listen, limit, window)
+
+
+async def _run(count: int, ends: bool) -> bool:
     """Insert `count` orders and watch them arrive; True when every one arrived exactly once."""
     with _temporary_server() as cluster:
         return await _with_services(cluster, count, ends)
 
 
-async def serve_sandbox(listen: str, limit: int, window_s: float) -> None:
+async def _serve_sandbox(listen: str, limit: int, window_s: float) -> None:
     """Serve the ShipStation sandbox until interrupted. Raises ConfigError when the address is taken."""
     settings = SandboxSettings(limit=limit, window_s=window_s)
     sock = bind(*_parsed(listen), cure="choose another address with --listen")

@@ -21,11 +21,14 @@ from listener.db.imports import Counts
 from listener.workflows.imports.by_hand import ByHand, Imported
 from listener.workflows.imports.found import FileTrouble
 
+cli = typer.Typer()
+
 # Lines about rejected orders of one file; the rest are counted.
 _SHOWN_REJECTS = 20
 _REDRAW_S = 0.1
 
 
+@cli.command("import")
 def import_(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Files, folders (their *.xml), or - for stdin.")],
     order_source: Annotated[

@@ -1,18 +1,58 @@
 """`listener status` and `listener retry`: read and ask the database, no running process needed."""
 
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from listener.app import QUEUES
+import anyio
+import typer
+
 from listener.cli.database import opened
-from listener.config.environment import Environment
+from listener.config.environment import Environment, load_environment
+from listener.core.errors import ConfigError
 from listener.db.budgets import read_budgets
 from listener.db.queue import QueueTable
 from listener.db.session import read_live_sessions
+from listener.workflows.queues import QUEUES
+
+cli = typer.Typer()
 
 
-async def read(env: Environment) -> dict[str, Any]:
+@cli.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False) -> None:
+    """Show queues, live sessions and connectors, from the database alone."""
+    figures = anyio.run(_read, load_environment())
+    print(json.dumps(figures, default=str) if as_json else _render(figures))
+
+
+@cli.command()
+def retry(
+    queue: Annotated[str, typer.Argument(help="The queue: " + ", ".join(QUEUES))],
+    id_: Annotated[list[int] | None, typer.Option("--id", help="A row's id; may be given several times.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Every failed row.")] = False,
+) -> None:
+    """Put failed (or, by id, also done) rows back to Pending."""
+    if bool(id_) == failed:
+        raise ConfigError(
+            "--id and --failed exclude each other; give one"
+            if failed
+            else "name what to retry: --id N (several are possible) or --failed"
+        )
+    if queue not in QUEUES:
+        raise ConfigError(f"{queue!r} is no queue; known: {', '.join(QUEUES)}")
+    count, missing = anyio.run(_retry, load_environment(), queue, id_ or [])
+    print(f"{count} {QUEUES[queue].noun} put back to Pending")
+    if missing:
+        print(
+            f"listener: not retried, because no such row, or neither Failed nor done: {', '.join(map(str, missing))}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+async def _read(env: Environment) -> dict[str, Any]:
     """Return queues, sessions and connectors. Raises Unreachable, DatabaseError, Unmigrated."""
     async with opened(env) as pool:
         return {
@@ -22,7 +62,7 @@ async def read(env: Environment) -> dict[str, Any]:
         }
 
 
-def render(figures: dict[str, Any]) -> str:
+def _render(figures: dict[str, Any]) -> str:
     """Return the figures as a person reads them."""
     lines = ["queue      pending  processing  failed  oldest due"]
     for name, depth in figures["queues"].items():
@@ -45,7 +85,7 @@ def render(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-async def retry(env: Environment, queue: str, ids: Sequence[int]) -> tuple[int, list[int]]:
+async def _retry(env: Environment, queue: str, ids: Sequence[int]) -> tuple[int, list[int]]:
     """Retry rows by id, or every failed row when `ids` is empty; returns how many, and the ids that were not."""
     async with opened(env) as pool:
         table = QueueTable(pool, QUEUES[queue])

@@ -19,7 +19,9 @@ from listener.db.sync_runs import SyncRuns
 from listener.engine.loop import run_loop
 from listener.obs import log
 from listener.process import Process
-from listener.workflows.sync.handler import SYNC
+from listener.workflows.queues import SYNC
+
+cli = typer.Typer()
 
 BUSY = "Another instance is already running"
 #: What a webhook tells us that is new; the ITEM_ events tell the same at greater length.
@@ -31,6 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 Connector = Annotated[str, typer.Argument(help="The connector: shipstation.")]
 
 
+@cli.command()
 def sync(
     connector: Connector,
     account: Annotated[str | None, typer.Option("--account", help="The account; default: that of the key.")] = None,
@@ -54,6 +57,7 @@ def sync(
         raise typer.Exit(1)
 
 
+@cli.command()
 def webhooks(
     connector: Connector,
     subscribe: Annotated[
@@ -68,6 +72,7 @@ def webhooks(
         print(line)
 
 
+@cli.command()
 def stats(
     reset: Annotated[bool, typer.Option("--reset", help="Begin the sums anew.")] = False, as_json: Json = False
 ) -> None:

@@ -84,6 +84,18 @@ class Environment(BaseSettings):
         alias="LISTENER_SHUTDOWN_TIMEOUT",
         description="seconds that running work gets after SIGTERM",
     )
+    recycle_after: int = Field(
+        default=0,
+        ge=0,
+        alias="LISTENER_RECYCLE_AFTER",
+        description="operations after which `listener run` ends in order, to be started anew; 0 = never",
+    )
+    recycle_memory_mib: int = Field(
+        default=0,
+        ge=0,
+        alias="LISTENER_RECYCLE_MEMORY",
+        description="the same when it has grown to so many MiB; 0 = never",
+    )
     log_format: Literal["json", "console"] = Field(
         default_factory=_log_format,
         alias="LISTENER_LOG_FORMAT",

@@ -39,7 +39,9 @@ def _of(unit: str, description: str, *, missing: int | None = None) -> Any:
 Concurrency = Annotated[
     int, Field(ge=1, le=100), _of("handler calls", "handler calls of this queue at once, per process")
 ]
-IdleConcurrency = Annotated[int, Field(ge=1, le=100), _of("handler calls", "the same for these (no effect yet)")]
+Priority = Annotated[
+    int, Field(ge=1, le=9), _of("places", "who starts first when all common slots are busy: 1 before 9")
+]
 
 
 class LiveConfig(BaseModel):
@@ -68,6 +70,9 @@ class LiveConfig(BaseModel):
     upload_concurrency: Concurrency = 2
     import_concurrency: Concurrency = 2
     sync_concurrency: Concurrency = 4
+    upload_priority: Priority = 1
+    import_priority: Priority = 4
+    sync_priority: Priority = 1
     sync_calls_per_cycle: Annotated[
         int, Field(ge=1, le=100_000), _of("calls", "API calls that one sync may make; the next one goes on from there")
     ] = 60
@@ -80,11 +85,17 @@ class LiveConfig(BaseModel):
     ] = 15
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _of("", "least level that is logged")] = "info"
     polling_metrics_enabled: Annotated[bool, _of("", "write checks to polling_metrics, kept for 7 days")] = True
-    retention_days: Annotated[int, Field(ge=1, le=3_650), _of("days", "that events are kept (no effect yet)")] = 30
+    retention_days: Annotated[
+        int, Field(ge=1, le=3_650), _of("days", "that finished sync runs and webhooks are kept")
+    ] = 30
 
     def is_enabled(self, queue: str) -> bool:
         """Whether the queue may claim; a queue without a switch of its own always may."""
         return bool(getattr(self, f"{queue}_enabled")) if queue in _SWITCHED else True
+
+    def priority(self, queue: str) -> int:
+        """The queue's place when all common slots are busy; a queue without a key of its own is among the first."""
+        return int(getattr(self, f"{queue}_priority")) if queue in _SWITCHED else 1
 
     def notifications_enabled(self, queue: str) -> bool:
         """Whether the queue follows notifications; false = it is rolled back to slow polling. Either switch is enough:

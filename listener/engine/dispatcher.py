@@ -80,7 +80,7 @@ class Dispatcher:
         self._strays_at = 0.0
         self._troubles = 0
         self._last_trouble = ""
-        slots.on_freed(self.slot_freed)
+        slots.on_freed(self.name, self.slot_freed)
         self._wants_slot = False
 
     @property
@@ -183,8 +183,9 @@ class Dispatcher:
         if not limits.enabled:
             self._publish(LookSkipped(queue=self.name, interval_s=self._poll_s()))
             self._wants_slot = False
+            self._slots.leave(self.name)
             return Found.SWITCHED_OFF
-        free = 0 if self._executor.is_behind else self._slots.free(self.name, limits.concurrency)
+        free = self._slots.ask(self.name, 0 if self._executor.is_behind else limits.concurrency)
         self._wants_slot = free == 0
         if free == 0:
             if is_first and "notify" in reasons:

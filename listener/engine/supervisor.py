@@ -106,9 +106,9 @@ class Supervisor:
         dispatchers = [worker.dispatcher for worker in self._workers.values()]
         return {dispatcher.name: dispatcher.trouble for dispatcher in dispatchers if dispatcher.trouble}
 
-    def stop(self) -> None:
-        """Stop claiming and wait for running handlers; called again: cancel them at once."""
-        if self._stopping.is_set():
+    def stop(self, *, hurries: bool = True) -> None:
+        """Stop claiming and wait for running handlers; called again: cancel them at once, if it hurries."""
+        if hurries and self._stopping.is_set():
             self._hurrying.set()
         self._stopping.set()
 

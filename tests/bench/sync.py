@@ -36,7 +36,8 @@ from listener.db.queue import QueueTable
 from listener.db.sync_runs import SyncRuns
 from listener.db.sync_state import Stored, SyncState
 from listener.sandbox.shipstation import SandboxSettings, build
-from listener.workflows.sync.handler import SYNC, Sync
+from listener.workflows.queues import SYNC
+from listener.workflows.sync.handler import Sync
 
 KEY, SECRET, WEBHOOK = "sandbox-key", "sandbox-secret", "bench-webhook-secret"
 FILL = """INSERT INTO orders_inbox (source, order_number, payload, status)

@@ -9,7 +9,7 @@ from conftest import Database
 from queues import claim, engine_connection
 
 from listener.db.migrate import migrate
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import UPLOAD
 
 #: Where a claim's row holds the order's number.
 NUMBER = f"row_{UPLOAD.columns.index('order_number')}"

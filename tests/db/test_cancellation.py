@@ -23,7 +23,7 @@ from listener.core.job import Job, Settle, Settlement
 from listener.db.budgets import ApiBudget
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import UPLOAD
 
 pytestmark = pytest.mark.anyio
 

@@ -1,5 +1,5 @@
-"""Makes from the code what stands elsewhere too: the README's tables, and the rules of the live configuration that the
-database enforces. `python tests/docs/generate.py` writes them, the tests compare them."""
+"""Makes from the code what stands elsewhere too: the tables of README and docs, and the rules of the live configuration
+that the database enforces. `python tests/docs/generate.py` writes them, the tests compare them."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from listener.db.files import sql_dir
 from listener.obs.metrics import Metrics
 
 README = Path(__file__).parents[2] / "README.md"
+ENVIRONMENT = README.parent / "docs" / "environment.md"
 RULES = sql_dir() / "functions" / "listener_configuration_rules.sql"
 _RULES_FUNCTION = """-- What each key of configuration_params takes: spelling in lower case → rule.
 -- Never edited: made from LiveConfig (listener/config/live.py) by `python tests/docs/generate.py`.
@@ -64,7 +65,7 @@ TABLES = {"environment": environment, "live": live, "metrics": metrics}
 
 
 def generated(text: str) -> str:
-    """Return the README with fresh tables."""
+    """Return a page with fresh tables."""
     for name, make in TABLES.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         text = re.sub(f"{begin}.*?{end}", lambda _, m=make, b=begin, e=end: f"{b}\n{m()}\n{e}", text, flags=re.DOTALL)
@@ -76,5 +77,6 @@ def _shown(value: object) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(generated(README.read_text()))
+    for page in (README, ENVIRONMENT):
+        page.write_text(generated(page.read_text()))
     RULES.write_text(rules())

@@ -1,20 +1,22 @@
 """The README says what is true: its tables come from the code, its commands exist, its links lead somewhere."""
 
 import re
+from pathlib import Path
 
-from typer.main import get_command
+import pytest
 
-from docs.generate import README, generated
-from listener.cli.commands import cli
+from docs.generate import ENVIRONMENT, README, generated
+from listener.cli.commands import HOMES
 
 
-def test_tables_are_those_of_the_code() -> None:
-    text = README.read_text()
+@pytest.mark.parametrize("page", [README, ENVIRONMENT], ids=lambda page: page.name)
+def test_tables_are_those_of_the_code(page: Path) -> None:
+    text = page.read_text()
     assert text == generated(text), "run `python tests/docs/generate.py`"
 
 
 def test_every_command_it_names_exists() -> None:
-    known = set(get_command(cli).commands)
+    known = set(HOMES)
     named = set(re.findall(r"(?:^|[`/ ])(?<!from )listener ([a-z]+)(?=[ `\n])", README.read_text(), flags=re.MULTILINE))
     assert named - known <= {"core"}, named - known
     assert known <= named, f"not in the README: {known - named}"

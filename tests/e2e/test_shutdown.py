@@ -237,3 +237,29 @@ def test_a_process_whose_database_answers_no_more_while_it_releases_still_ends(
         service.signal(signal.SIGTERM)
         assert service.process.wait(PROMPT_S) == 0
         assert "Traceback" not in service.log_text
+
+
+@pytest.mark.parametrize(
+    ("setting", "limit", "reason"),
+    [
+        ("LISTENER_RECYCLE_AFTER", "3", "operations (LISTENER_RECYCLE_AFTER)"),
+        ("LISTENER_RECYCLE_MEMORY", "1", "1 allowed (LISTENER_RECYCLE_MEMORY)"),
+    ],
+)
+def test_a_recycled_process_ends_in_order_and_the_next_one_goes_on(
+    setting: str, limit: str, reason: str, listeners: Services, orders: Orders, api: Client, database: Database
+) -> None:
+    """Some orders each; the rest is free, and nothing is uploaded twice."""
+    api.fault({"latency_s": 0.05})
+    orders.insert(40)
+    for turn in range(3):
+        service = listeners.start(**{setting: limit})
+        assert service.process.wait(PROMPT_S) == 0
+        assert [reason in line["event"] for line in service.events("Recycling:")] == [True]
+        assert turn < orders.counts()["Uploaded"] < 40
+        assert not database.execute("SELECT id FROM orders_inbox WHERE status = 'Processing'")
+    listeners.start().wait_ready()
+    orders.wait_uploaded(40)
+    assert database.execute("SELECT max(attempts) FROM orders_inbox") == [(1,)]
+    assert len(api.held()) == 40
+    assert api.stats()["overlaps"] == 0

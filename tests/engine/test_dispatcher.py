@@ -1,7 +1,9 @@
 """The dispatcher claims at the right moment, never more than it has slots for, and settles all that it claimed."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import anyio
@@ -20,8 +22,9 @@ from listener.db.queue import Claim, Place, QueueTable
 from listener.engine import claimer
 from listener.engine.completer import MOST_ROWS
 from listener.engine.crew import Crew
+from listener.engine.executor import Handler
 from listener.engine.slots import Slots
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import UPLOAD
 
 pytestmark = pytest.mark.anyio
 
@@ -157,6 +160,38 @@ async def test_two_queues_share_the_common_limit(database: Database) -> None:
                 )
                 await until_async(lambda: slots.active == 0, what="all slots back")
                 assert {event.reason for event in two.of(Woke)} == {"start", "slot"}
+
+
+@pytest.mark.parametrize("order", [*permutations(["upload", "One", "Two"])])
+async def test_a_full_house_starts_the_queues_as_configured(database: Database, order: Sequence[str]) -> None:
+    """One common slot, two rows in each of three tables: the start follows the places, whoever was there first."""
+    for name in ("One", "Two"):
+        database.execute(f'CREATE TABLE "{name}" (LIKE orders_inbox INCLUDING ALL)')
+    started: list[str] = []
+    is_open = anyio.Event()
+    slots = Slots(lambda: 1, place=order.index)
+
+    def handler_of(name: str) -> Handler:
+        async def handler(_jobs: Sequence[Job]) -> Sequence[Outcome]:
+            started.append(name)
+            await is_open.wait()
+            return [Done()]
+
+        return handler
+
+    async with open_pool(database, max_size=4) as pool, AsyncExitStack() as stack:
+        for queue in (UPLOAD, Queue(name="One", table="One"), Queue(name="Two", table="Two")):
+            one = Bench(pool, handler_of(queue.name), slots=slots, limits=Limits(concurrency=3), queue=queue)
+            database.execute(f'INSERT INTO "{queue.table}" (order_number) VALUES (1), (2)')
+            await stack.enter_async_context(one.running())
+            await until_async(lambda at=one: at.of(Woke), what="its first look")
+            await anyio.wait_all_tasks_blocked()
+        assert started == ["upload"], "the others found the house full"
+        is_open.set()
+        await until_async(lambda: len(started) == 6, what="every row")
+        await until_async(lambda: slots.active == 0, what="all slots back")
+    rest = ["upload", "One", "One", "Two", "Two"]
+    assert started[1:] == sorted(rest, key=order.index)
 
 
 async def test_lowered_limits_hold_from_the_next_claim(database: Database) -> None:

@@ -7,7 +7,7 @@ from queues import SESSION, insert, lease, open_pool, read
 from listener.core.events import Event, Rescued
 from listener.db.queue import QueueTable
 from listener.engine.rescuer import Rescuer
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import UPLOAD
 
 pytestmark = pytest.mark.anyio
 

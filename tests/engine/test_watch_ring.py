@@ -15,7 +15,7 @@ from listener.core.events import Event, PeerGone, Trouble
 from listener.db.queue import QueueTable
 from listener.db.watch import WatchConnection, announce, read_peers
 from listener.engine.watch import Watch, predecessor
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import UPLOAD
 
 pytestmark = pytest.mark.anyio
 

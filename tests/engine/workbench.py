@@ -27,7 +27,7 @@ from listener.engine.dispatcher import Dispatcher
 from listener.engine.executor import Executor, Handler
 from listener.engine.slots import Slots
 from listener.engine.wake import Wake
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import UPLOAD
 
 E = TypeVar("E")
 

@@ -13,7 +13,7 @@ from queues import engine_connection
 from listener.db.files import sql_dir
 from listener.db.queries import load
 from listener.db.queue import _fields
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import UPLOAD
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "listener").rglob("*.py"))

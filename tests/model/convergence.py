@@ -17,7 +17,7 @@ from station import Station
 
 from listener.clients.shipstation.lists import Page
 from listener.sandbox.shipstation import Sandbox
-from listener.workflows.sync.handler import SYNC
+from listener.workflows.queues import SYNC
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
 #: Status of a whole order by its parts': the first that any part has.

@@ -28,7 +28,7 @@ from listener.core.queue import Queue
 from listener.db.migrate import migrate
 from listener.db.queries import template
 from listener.db.queue import QueueTable, _fields
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import UPLOAD
 
 #: What a planner may do differently; every combination is tried.
 JOINS = ("enable_nestloop", "enable_hashjoin", "enable_mergejoin", "enable_memoize")

@@ -10,8 +10,7 @@ from queues import SESSION, engine_connection, open_pool, statement
 
 from listener.core.job import Settle, Settlement
 from listener.db.queue import QueueTable
-from listener.workflows.sync.handler import SYNC
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import SYNC, UPLOAD
 
 pytestmark = pytest.mark.anyio
 

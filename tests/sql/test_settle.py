@@ -16,7 +16,7 @@ from listener.core.events import Event, JobFailed, Settled, Trouble
 from listener.core.job import Job, Settle, Settlement
 from listener.db.queue import QueueTable
 from listener.engine.completer import Completer
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import UPLOAD
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,6 @@ import anyio.from_thread
 from listener.core.events import FileImported, Publish
 from listener.core.job import Job
 from listener.core.outcome import Done, Fail, Outcome, Snooze
-from listener.core.queue import Queue
 from listener.db.imports import Counts, find_copy, merging, read_content
 from listener.db.pool import Pool
 from listener.workflows.imports.found import FileChanged, FileTrouble, Rules
@@ -24,23 +23,6 @@ from listener.workflows.imports.pipeline import in_thread, measure, merge_orders
 from listener.workflows.imports.reader import Reader
 from listener.workflows.imports.words import words_of
 
-IMPORT = Queue(
-    name="import",
-    table="import_files",
-    done_word="Imported",
-    noun="files",
-    label="name",
-    columns=("source", "order_source", "uri", "name", "sha256", "merged_at"),
-    results=(
-        ("sha256", "text"),
-        ("size_bytes", "bigint"),
-        *(
-            (f"orders_{word}", "integer")
-            for word in ("found", "inserted", "updated", "unchanged", "ignored", "rejected")
-        ),
-        ("report", "jsonb"),
-    ),
-)
 # Content of a row up to this size stays in memory while it is parsed; more goes to a temporary file.
 _IN_MEMORY_BYTES = 8_000_000
 # Sources whose files are not in the row; not every process may be able to reach them.

@@ -14,7 +14,6 @@ from listener.core.errors import Broken, ClaimLost, Rejected, Unavailable
 from listener.core.events import CycleEnded, Publish
 from listener.core.job import Job
 from listener.core.outcome import Done, Fail, Outcome, Release, Snooze
-from listener.core.queue import Queue
 from listener.db.sync_runs import SyncRuns
 from listener.db.sync_state import Advance, Batch, Stored, SyncState, added
 from listener.workflows.sync import plan
@@ -22,16 +21,6 @@ from listener.workflows.sync.plan import FEEDS, FULFILLMENTS, ORDERS, Feed, Mark
 from listener.workflows.sync.reader import Client, OutOfCalls, OutOfTime, Part, Poison, Reader
 from listener.workflows.sync.rows import read_rows
 
-SYNC = Queue(
-    name="sync",
-    table="sync_runs",
-    done_word="Succeeded",
-    noun="sync runs",
-    label="reason",
-    columns=("connector", "account", "reason", "params", "stats"),
-    results=(("stats", "jsonb"),),
-    concurrency_key=("connector", "account"),
-)
 # Calls of one run for single orders whose fulfillments may be void, and for records in quarantine.
 MOST_SUSPECTS, MOST_RETRIES = 10, 3
 

@@ -8,19 +8,9 @@ from typing import Any, Protocol
 from listener.core.errors import Broken, Rejected, Unavailable
 from listener.core.job import Job
 from listener.core.outcome import Done, Fail, Outcome, Release, Retry
-from listener.core.queue import Queue
 from listener.workflows.order import OrderFaults, parse_order
 from listener.workflows.upload import plan
 
-UPLOAD = Queue(
-    name="upload",
-    table="orders_inbox",
-    done_word="Uploaded",
-    noun="orders",
-    label="order_number",
-    columns=("source", "order_number", "order_key", "payload"),
-    results=(("shipstation_order_id", "text"), ("order_key", "text"), ("uploaded_at", "timestamptz")),
-)
 # ShipStation's cap for createorders.
 MOST_ORDERS = 100
 

@@ -17,8 +17,9 @@ from listener.core.retry import Backoff
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.workflows.imports.found import Rules
-from listener.workflows.imports.handler import IMPORT, Import, Opener, Settings
+from listener.workflows.imports.handler import Import, Opener, Settings
 from listener.workflows.imports.words import parse_words
+from listener.workflows.queues import IMPORT
 
 RULES = Rules(zone=UTC)
 
