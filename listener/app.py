@@ -33,6 +33,7 @@ from listener.workflows.imports.handler import Import, Opener, Settings
 from listener.workflows.imports.words import parse_words
 from listener.workflows.queues import IMPORT, QUEUES, SYNC, UPLOAD
 from listener.workflows.sync.handler import Sync
+from listener.workflows.sync.retention import Retention
 from listener.workflows.sync.schedule import Schedule
 from listener.workflows.upload.handler import MOST_ORDERS, Upload
 
@@ -121,6 +122,7 @@ class App:
         process, env = self.process, self.env
         runs = await assign_sync(process, stack)
         process.chores.append(Schedule(runs, process.configuration, process.bus.publish, queue=SYNC.name).run)
+        process.chores.append(Retention(runs, process.bus.publish, days=lambda: process.live.retention_days).run)
         process.routers.append(
             shipstation_webhooks(
                 runs,

@@ -69,3 +69,8 @@ class SyncRuns:
         rows = await self._pool.run(query("sync", "receive_webhook"), params, name="webhook")
         run_id: int | None = rows[0]["run_id"]
         return run_id
+
+    async def clean(self, days: int) -> int:
+        """Delete runs that ended and webhooks that came more than `days` ago, at most 2,000; returns how many."""
+        rows = await self._pool.run(query("sync", "clean"), {**self._key, "days": days}, name="sync clean-up")
+        return int(rows[0]["deleted"])

@@ -253,3 +253,21 @@ WITH before AS (
     RETURNING id
 )
 SELECT (SELECT id FROM event) AS event_id, (SELECT id FROM run) AS run_id;
+
+-- name: clean
+-- What ended and what came so long ago, a thousand rows of each at once, oldest first. deleted: rows.
+WITH old_runs AS MATERIALIZED (
+    SELECT id FROM sync_runs
+    WHERE connector = %(connector)s AND account = %(account)s AND status IN ('Succeeded', 'Failed', 'Superseded')
+      AND coalesce(finished_at, updated_at) < now() - make_interval(days => %(days)s)
+    ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
+), old_events AS MATERIALIZED (
+    SELECT id FROM webhook_events
+    WHERE connector = %(connector)s AND account = %(account)s AND last_received_at < now() - make_interval(days => %(days)s)
+    ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
+), runs AS (
+    DELETE FROM sync_runs USING old_runs WHERE sync_runs.id = old_runs.id RETURNING 1
+), events AS (
+    DELETE FROM webhook_events USING old_events WHERE webhook_events.id = old_events.id RETURNING 1
+)
+SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM events) AS deleted;

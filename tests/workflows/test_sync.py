@@ -5,13 +5,16 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
 import pytest
 from sandbox.server import Client, order, serving
 from station import ACCOUNT, Station, station
+from waiting import until_async
 
 from listener.core.outcome import Done, Fail, Release
 from listener.db.sync_state import Batch, SyncState
 from listener.workflows.sync.plan import ORDERS
+from listener.workflows.sync.retention import Retention
 from listener.workflows.sync.rows import read_rows
 
 pytestmark = pytest.mark.anyio
@@ -457,3 +460,34 @@ async def test_a_row_that_not_even_the_database_could_hold_is_put_aside_as_text(
     job = await shop.claim()
     stored = await shop.state.store(batch, run_id=job.id, claim_id=job.claim_id, stats={})
     assert (stored.changed, stored.quarantined) == (1, 3)
+
+
+async def test_finished_runs_and_webhooks_are_forgotten_after_their_days(shop: Station) -> None:
+    """Whatever waits, works or is younger stays, and so does another account's."""
+    for status, days in (("Succeeded", 31), ("Failed", 31), ("Superseded", 31), ("Pending", 31), ("Succeeded", 29)):
+        shop.database.execute(
+            "INSERT INTO sync_runs (account, status, finished_at, updated_at) VALUES (%s, %s, "
+            " CASE WHEN %s <> 'Superseded' THEN now() - %s * interval '1 day' END,"
+            " now() - %s * interval '1 day')",
+            [ACCOUNT, status, status, days, days],
+        )
+    shop.database.execute(
+        "INSERT INTO sync_runs (account, status, finished_at)"
+        " VALUES ('another', 'Succeeded', now() - interval '99 days')"
+    )
+    for key, days in (("old", 31), ("young", 29)):
+        shop.database.execute(
+            "INSERT INTO webhook_events (connector, account, dedupe_key, body, last_received_at)"
+            " VALUES ('shipstation', %s, %s, '', now() - %s * interval '1 day')",
+            [ACCOUNT, key, days],
+        )
+
+    def left() -> list[tuple[Any, ...]]:
+        return shop.database.execute("SELECT account = 'another', status FROM sync_runs ORDER BY 1, 2")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(Retention(shop.runs, shop.events.append, days=lambda: 30).run)
+        await until_async(lambda: len(left()) == 3, what="the clean-up")
+        group.cancel_scope.cancel()
+    assert left() == [(False, "Pending"), (False, "Succeeded"), (True, "Succeeded")]
+    assert shop.database.execute("SELECT dedupe_key FROM webhook_events") == [("young",)]
