@@ -101,6 +101,22 @@ async def test_a_batch_that_returns_nothing_is_done(database: Database, invoices
         await invoices.until("Done", "Done")
 
 
+async def test_a_batch_is_committed_by_itself(database: Database, invoices: Invoices) -> None:
+    """250 rows are three calls and three commits; what the second call meets takes nothing back from the first."""
+    app = listener_on(database, http=None)
+    calls: list[int] = []
+
+    @app.queue("invoices", batch_size=100, concurrency=1, max_attempts=1)
+    async def send(jobs: list[Job]) -> list[Done | Fail]:
+        calls.append(len(jobs))
+        return [Fail("no good") if job.row["amount"] == 150 else Done() for job in jobs]
+
+    invoices.insert(*range(1, 251))
+    async with app:
+        await invoices.until(*["Done"] * 149, "Failed", *["Done"] * 100)
+    assert calls == [100, 100, 50]
+
+
 async def test_a_plain_function_runs_in_a_thread(database: Database, invoices: Invoices) -> None:
     app = listener_on(database)
     threads: list[int] = []
