@@ -12,7 +12,7 @@ from listener.clients.shipstation.lists import is_theirs
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
 from listener.core.errors import ConfigError
-from listener.core.events import OperationEnded, Publish
+from listener.core.events import OperationEnded, Publish, Settled
 from listener.core.queue import Limits
 from listener.db.budgets import ApiBudget
 from listener.db.pool import Pool
@@ -72,7 +72,7 @@ class App:
             poll_s=lambda: self.process.live.poll_interval_s(IMPORT.name),
             hears=lambda: self.process.live.notifications_enabled(IMPORT.name),
         )
-        self.process.bus.subscribe(folder.on_event)
+        self.process.bus.subscribe(folder.on_event, Settled)
         self.process.chores.append(folder.run)
         self._openers[FOLDER] = folder
 
