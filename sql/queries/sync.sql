@@ -136,11 +136,17 @@ ON CONFLICT (workflow, account) DO UPDATE
 SET watermark = greatest(state.watermark, excluded.watermark), cursor = excluded.cursor, updated_at = now();
 
 -- name: quarantine
+-- Of two records that lie between the same two others, the query must go on finding the one that changed first: the earlier
+-- start of each filter counts, as text, which is how the API's clock compares.
 INSERT INTO sync_quarantine AS q (account, list, place, query, row, error)
 SELECT %(account)s, %(list)s, r.place, r.query, r.row, r.error
 FROM jsonb_to_recordset(%(entries)s::jsonb) AS r (place text, query jsonb, row jsonb, error text)
 ON CONFLICT (connector, account, list, place) DO UPDATE
-SET query = excluded.query, row = excluded.row, error = excluded.error, last_seen_at = now(),
+SET query = (
+        SELECT jsonb_object_agg(key, CASE WHEN right(key, 5) = 'Start' AND q.resolved_at IS NULL THEN least(q.query ->> key, value) ELSE value END)
+        FROM jsonb_each_text(excluded.query)
+    ),
+    row = excluded.row, error = excluded.error, last_seen_at = now(),
     attempts = CASE WHEN q.resolved_at IS NULL THEN q.attempts ELSE 1 END,
     retry_at = CASE WHEN q.resolved_at IS NULL THEN q.retry_at ELSE now() + interval '5 minutes' END, resolved_at = NULL
 RETURNING q.xmax = 0 AS is_new;

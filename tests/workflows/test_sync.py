@@ -279,6 +279,27 @@ async def test_a_record_that_breaks_its_page_is_put_aside_and_tried_again(
     assert shop.database.execute("SELECT count(*) FROM sync_quarantine WHERE resolved_at IS NULL") == [(0,)]
 
 
+async def test_what_is_put_aside_later_does_not_hide_what_was_put_aside_before(shop: Station, api: Client) -> None:
+    """Both lie between the same two records; the list that shows the second begins after the first changed."""
+    api.control("PUT", "clock", {"offset_s": -3_600})
+    shop.upload("1", "2", "3")
+    await shop.sync()
+    api.fault({"poison": ["1", "2"]})
+    for minutes, number in ((30, "1"), (20, "3"), (10, "2")):
+        api.control("PUT", "clock", {"offset_s": -60 * minutes})
+        for each in {number, "3"}:
+            api.control("POST", "edit", {"orderNumber": each, "set": {"orderStatus": "on_hold"}})
+        await shop.sync(reason="schedule")
+    assert shop.database.execute("SELECT count(*), count(resolved_at) FROM sync_quarantine") == [(1, 0)]
+
+    api.control("DELETE", "faults")
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync(reason="schedule")
+
+    assert shop.database.execute("SELECT count(resolved_at) FROM sync_quarantine") == [(1,)]
+    assert [shop.row(number)["fulfillment_status"] for number in ("1", "2", "3")] == ["on_hold"] * 3
+
+
 async def test_an_api_that_answers_500_to_everything_costs_nobody_anything(shop: Station, api: Client) -> None:
     shop.upload("1")
     api.fault({"status": 500})
