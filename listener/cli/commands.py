@@ -9,6 +9,7 @@ HOMES = {
     "run": "service",
     "migrate": "migrate",
     "status": "status",
+    "doctor": "doctor.examination",
     "retry": "status",
     "config": "config",
     "attach": "attach",

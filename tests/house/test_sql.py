@@ -87,7 +87,8 @@ def test_every_named_query_is_prepared_on_the_migrated_schema(database: Database
     """Tables, columns, functions and types exist; the server finds a type for each parameter."""
     if name in UNPREPARED:
         pytest.skip(UNPREPARED[name])
-    fields = _fields(UPLOAD, "bigint") if file == "queue" else FIELDS
+    is_of_a_queue = file == "queue" or name == "stuck"
+    fields = {**_fields(UPLOAD, "bigint"), "key_name": sql.Literal("id")} if is_of_a_queue else FIELDS
     text = sql.SQL(load(file)[name]).format(**fields).as_string(None)
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
     for number, parameter in enumerate(names, start=1):

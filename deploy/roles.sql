@@ -1,0 +1,143 @@
+-- Four roles, each with exactly what it needs. Run by an administrator, before the first `listener migrate` and after every
+-- one; running it again changes nothing that is right, and takes back what is too much.
+--
+--   psql "$ADMIN_URL" -f deploy/roles.sql                      schema: LISTENER_SCHEMA, else public
+--   psql "$ADMIN_URL" -v prefix=shop -v schema=shop -f deploy/roles.sql
+--
+-- listener_owner    owns the schema's objects; `listener migrate`, `listener attach`
+-- listener_runtime  the service, and the commands beside it (status, retry, config, import, sync, doctor)
+-- listener_writer   programs that insert orders and read their state; neither payloads nor UPDATE
+-- listener_reader   dashboards: every table without payloads, files and raw replies
+--
+-- No role gets a password here: ALTER ROLE listener_runtime PASSWORD '…' (or \password), certificates or IAM are yours.
+-- What each role gets is the list listener_privileges(), which comes with the schema.
+\set ON_ERROR_STOP on
+\getenv env_schema LISTENER_SCHEMA
+\if :{?schema}
+\elif :{?env_schema}
+    \set schema :env_schema
+\else
+    \set schema public
+\endif
+\if :{?prefix}
+\else
+    \set prefix listener
+\endif
+BEGIN;
+SET LOCAL client_min_messages = warning;
+-- psql puts no variables into the body of a DO: they go by way of settings.
+SELECT set_config('listener.schema', :'schema', true), set_config('listener.prefix', :'prefix', true) \g /dev/null
+
+DO $roles$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['owner', 'runtime', 'writer', 'reader'] LOOP
+        name := concat(current_setting('listener.prefix'), '_', name);
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION', name);
+        END IF;
+        IF (SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls FROM pg_roles WHERE rolname = name) THEN
+            RAISE EXCEPTION 'role % has more than it may have: it is a superuser, or may make roles or databases, or passes over row security', name
+                USING HINT = format('ALTER ROLE %I NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS, or give another -v prefix', name);
+        END IF;
+    END LOOP;
+END
+$roles$;
+
+DO $schema$
+DECLARE
+    in_schema CONSTANT text := current_setting('listener.schema');
+    owner CONSTANT text := concat(current_setting('listener.prefix'), '_owner');
+    name text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = in_schema) THEN
+        EXECUTE format('CREATE SCHEMA %I AUTHORIZATION %I', in_schema, owner);
+    END IF;
+    -- Functions that run as their owner look for tables here: nobody else may put anything into it.
+    EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', in_schema);
+    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO %I', in_schema, owner);
+    FOREACH name IN ARRAY ARRAY['runtime', 'writer', 'reader'] LOOP
+        name := concat(current_setting('listener.prefix'), '_', name);
+        EXECUTE format('REVOKE ALL ON SCHEMA %I FROM %I', in_schema, name);
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', in_schema, name);
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), name);
+    END LOOP;
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), owner);
+    -- An import keeps one batch of orders in a temporary table.
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), concat(current_setting('listener.prefix'), '_runtime'));
+END
+$schema$;
+
+DO $activity$
+BEGIN
+    -- Dashboards and `listener doctor` see what other roles' sessions do, never more of the tables.
+    EXECUTE format('GRANT pg_monitor TO %I', concat(current_setting('listener.prefix'), '_reader'));
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'not granted, because % may not: GRANT pg_monitor TO %_reader; without it a dashboard does not see the sessions of other roles',
+        current_user, current_setting('listener.prefix');
+END
+$activity$;
+
+SELECT to_regprocedure(format('%I.listener_privileges()', :'schema')) IS NOT NULL AS is_migrated \gset
+\if :is_migrated
+    DO $owner$
+    DECLARE
+        in_schema CONSTANT text := current_setting('listener.schema');
+        owner CONSTANT text := concat(current_setting('listener.prefix'), '_owner');
+        statements text[];
+        statement text;
+    BEGIN
+        PERFORM set_config('search_path', quote_ident(in_schema), true);
+        -- What was made by somebody else, a superuser say, would also run as that one. Attached tables stay their owners';
+        -- a sequence goes with its table.
+        SELECT array_agg(format('ALTER %s %s OWNER TO %I', CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass, owner))
+        INTO statements
+        FROM pg_class AS c
+        WHERE c.relowner <> quote_ident(owner)::regrole AND c.oid IN (SELECT p.relation FROM listener_privileges() AS p)
+          AND NOT EXISTS (SELECT FROM listener_queues AS q WHERE to_regclass(format('%I.%I', q.table_schema, q.table_name)) = c.oid)
+          AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND c.relkind = 'S');
+        statements := statements || ARRAY(
+            SELECT format('ALTER FUNCTION %s OWNER TO %I', f.oid::regprocedure, owner)
+            FROM pg_proc AS f
+            WHERE f.pronamespace = quote_ident(in_schema)::regnamespace AND f.proowner <> quote_ident(owner)::regrole
+              AND EXISTS (SELECT FROM listener_migrations AS m WHERE m.name = concat('functions/', f.proname, '.sql')));
+        FOREACH statement IN ARRAY coalesce(statements, '{}') LOOP
+            EXECUTE statement;
+        END LOOP;
+    END
+    $owner$;
+
+    DO $grants$
+    DECLARE
+        prefix CONSTANT text := current_setting('listener.prefix');
+        missing text;
+        statements text[];
+        statement text;
+    BEGIN
+        PERFORM set_config('search_path', quote_ident(current_setting('listener.schema')), true);
+        SELECT string_agg(DISTINCT p.object, ', ') INTO missing FROM listener_privileges() AS p WHERE p.relation IS NULL;
+        IF missing IS NOT NULL THEN
+            RAISE EXCEPTION 'not there: %', missing
+                USING HINT = format('run `listener migrate` as %s_owner; `listener detach` a queue whose table was dropped', prefix);
+        END IF;
+        statements := ARRAY(
+            SELECT DISTINCT format('REVOKE ALL ON %s %s FROM PUBLIC, %I, %I, %I', p.kind, p.relation,
+                                   prefix || '_runtime', prefix || '_writer', prefix || '_reader')
+            FROM listener_privileges() AS p
+            WHERE NOT EXISTS (SELECT FROM listener_queues AS q WHERE to_regclass(format('%I.%I', q.table_schema, q.table_name)) = p.relation)
+        ) || ARRAY(
+            SELECT format('GRANT %s %s ON %s %s TO %I', p.privilege,
+                          (SELECT format('(%s)', string_agg(quote_ident(c), ', ')) FROM unnest(p.columns) AS c HAVING count(*) > 0),
+                          p.kind, p.relation, concat(prefix, '_', p.role))
+            FROM listener_privileges() AS p
+        );
+        FOREACH statement IN ARRAY statements LOOP
+            EXECUTE statement;
+        END LOOP;
+    END
+    $grants$;
+\else
+    \echo 'The roles are there. Now run listener migrate with the owner role, then this script again: it grants what the tables need.'
+\endif
+COMMIT;

@@ -1,0 +1,108 @@
+"""The check of the outside API: one call through our own client, which changes nothing there and nothing here."""
+
+import math
+from dataclasses import replace
+
+import anyio
+
+from listener.app import chosen_queues, credentials
+from listener.cli.doctor.finding import Case, Finding, fail, ok, warn
+from listener.clients.shipstation.client import CONNECTOR, ShipStation, account_name
+from listener.core.budget import Permit, RateHeaders, Refusal
+from listener.core.errors import ConfigError, Rejected, Unavailable
+from listener.core.events import Event
+from listener.db.budgets import ApiBudget, read_budgets
+
+#: Seconds for the whole call, the wait for a free one in the rate window included.
+_LIMIT_S = 15.0
+
+
+class _Quiet:
+    """The account's shared budget, which a wrong secret in the doctor's own environment must not pause for the service.
+
+    A probe is told truly: nobody else makes it.
+    """
+
+    def __init__(self, budget: ApiBudget) -> None:
+        self._budget = budget
+
+    async def take(self) -> Permit | Refusal:
+        answer = await self._budget.take()
+        if isinstance(answer, Refusal) and answer.reason == "budget":
+            return replace(answer, wait_s=math.inf)  # a person waits: rather say so
+        return answer
+
+    async def give_back(self, permit: Permit) -> None:
+        await self._budget.give_back(permit)
+
+    async def report_ok(self, permit: Permit, headers: RateHeaders) -> None:
+        await self._budget.report_ok(permit, headers)
+
+    async def report_unavailable(self, permit: Permit, *, reason: str, message: str, wait_s: float | None) -> None:
+        if permit.probe:
+            await self._budget.report_unavailable(permit, reason=reason, message=message, wait_s=wait_s)
+
+
+async def credentials_work(case: Case) -> list[Finding]:
+    """ShipStation takes the key: it is asked for a list that no order is in."""
+    if not {"upload", "sync"} & set(chosen_queues(case.env)):
+        return [ok("queues upload and sync are not in LISTENER_QUEUES: no API is called")]
+    try:
+        key, secret = credentials(case.env)
+    except ConfigError as error:
+        seen, _, advice = str(error).partition("; ")
+        return [fail(seen, advice)]
+    env, account = case.env, account_name(key)
+    budget = ApiBudget(
+        case.patient.pool,
+        _nobody,
+        connector=CONNECTOR,
+        account=account,
+        call_limit=env.shipstation_rate_limit,
+        window_s=env.shipstation_rate_window_s,
+    )
+    client = ShipStation(
+        env.shipstation_base_url, key=key, secret=secret, timeout_s=_LIMIT_S, budget=_Quiet(budget), publish=_nobody
+    )
+    try:
+        with anyio.fail_after(_LIMIT_S):
+            async with client:
+                works = await client.lists_orders()
+    except Unavailable as error:
+        return [await _refused(case, account, error)]
+    except Rejected as error:
+        return [warn(f"account {account}: {error}", "check SHIPSTATION_BASE_URL")]
+    except TimeoutError:
+        return [
+            fail(
+                f"{env.shipstation_base_url} did not answer in {_LIMIT_S:.0f} s",
+                "check the network and SHIPSTATION_BASE_URL",
+            )
+        ]
+    if not works:
+        return [
+            fail(
+                "ShipStation answers 500 to a plain question",
+                "see status.shipstation.com; the service tries again by itself",
+            )
+        ]
+    return [ok(f"ShipStation takes the key of account {account}")]
+
+
+async def _refused(case: Case, account: str, error: Unavailable) -> Finding:
+    for budget in await read_budgets(case.patient.pool):
+        if budget["account"] == account and budget["is_paused"]:
+            seen = (
+                f"account {account} is paused for all processes ({budget['pause_reason']}): {budget['pause_message']}"
+            )
+            return fail(seen, "mend that; the service probes by itself, at the latest after a minute")
+    if error.reason == "budget":
+        return warn(f"account {account} could not be asked: {error}", "ask again in a minute")
+    if error.reason == "credentials":
+        seen, _, advice = str(error).partition("; ")
+        return fail(seen, advice)
+    return fail(str(error), "check the network and SHIPSTATION_BASE_URL; the service tries again by itself")
+
+
+def _nobody(_event: Event) -> None:
+    """Nobody counts the doctor's call."""

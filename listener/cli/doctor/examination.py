@@ -1,0 +1,156 @@
+"""One examination: every check in its order, each of them survived."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+from typing import Annotated
+
+import anyio
+import typer
+
+from listener.cli.doctor import rows, schema, server, sessions
+from listener.cli.doctor.api import credentials_work
+from listener.cli.doctor.finding import Case, Check, Finding, Verdict
+from listener.config.environment import Environment, load_environment
+from listener.core.errors import DatabaseError, ListenerError, Unreachable
+from listener.core.queue import Queue
+from listener.db.attached import list_attached
+from listener.db.doctor import Patient
+from listener.db.pool import Pool
+from listener.workflows.queues import QUEUES
+
+#: In the order of asking: what the later ones rest on comes first.
+CHECKS: Mapping[str, Check] = MappingProxyType(
+    {
+        "reachable": server.reachable,
+        "version": server.version,
+        "migrations": schema.migrations,
+        "grants": schema.grants,
+        "triggers": schema.triggers,
+        "bypasses": schema.bypasses,
+        "indexes": schema.indexes,
+        "storage": schema.storage,
+        "transactions": sessions.transactions,
+        "horizon": sessions.horizon,
+        "prepared": sessions.prepared,
+        "notifications": sessions.notifications,
+        "pooler": server.pooler,
+        "keepalives": server.keepalives,
+        "connections": server.connections,
+        "clock": server.clock,
+        "configuration": rows.configuration,
+        "listeners": sessions.listeners,
+        "work": rows.work,
+        "credentials": credentials_work,
+    }
+)
+#: They name tables or functions of ours.
+NEED_SCHEMA = frozenset(
+    {"grants", "triggers", "bypasses", "indexes", "storage", "pooler", "configuration", "work", "credentials"}
+)
+_MARKS = MappingProxyType({"ok": "ok", "warn": "warn", "fail": "FAIL", "unknown": "????"})
+
+cli = typer.Typer()
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found. statements: asked of the database. took_s: seconds."""
+
+    findings: list[Finding]
+    statements: int
+    took_s: float
+
+    @property
+    def is_well(self) -> bool:
+        """Nothing fails, and every check could be made; a warning is no fault yet."""
+        return all(finding.verdict in ("ok", "warn") for finding in self.findings)
+
+
+@cli.command()
+def doctor(
+    long: Annotated[
+        float, typer.Option("--long", min=0, help="Seconds after which a transaction or a waiting row is too old.")
+    ] = 300.0,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Processes that are meant to run.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+) -> None:
+    """Examine the database and what surrounds it, and say what to do; exit 1 when something is wrong."""
+    found = anyio.run(examine, load_environment(), long, replicas)
+    print(as_text(found) if not as_json else json.dumps(_plain(found)))
+    if not found.is_well:
+        raise typer.Exit(1)
+
+
+async def examine(
+    env: Environment, long_s: float = 300.0, replicas: int = 1, clock: Callable[[], float] = time.time
+) -> Examination:
+    """Make every check once. clock: seconds since 1970 on this machine. Raises nothing of the database's."""
+    started_s = time.perf_counter()
+    findings: list[Finding] = []
+    url = env.direct_url.get_secret_value()
+    async with Pool(url, schema=env.schema_name, is_pooled=False, min_size=0, max_size=2) as pool:
+        case = Case(env=env, patient=Patient(pool), long_s=long_s, replicas=replicas, clock=clock)
+        stop = ""
+        for name, check in CHECKS.items():
+            reason = stop or ("the schema is not this release's; see migrations" if _waits(name, findings) else "")
+            if reason:
+                findings.append(Finding("unknown", f"not made: {reason}", check=name))
+                continue
+            try:
+                if name == "grants":
+                    case = replace(case, queues=await _queues(pool))
+                findings += [replace(finding, check=name) for finding in await check(case)]
+            except Unreachable as error:
+                findings.append(_unmade(name, error))
+                stop = "the database does not answer"
+            except ListenerError as error:
+                findings.append(_unmade(name, error))
+                stop = "the database cannot be entered" if name == "reachable" else ""
+        return Examination(findings, case.patient.asked, time.perf_counter() - started_s)
+
+
+async def _queues(pool: Pool) -> list[Queue]:
+    own = list(QUEUES.values())
+    try:
+        return own + [each.queue for each in await list_attached(pool)]
+    except DatabaseError:  # the check of grants names what is missing
+        return own
+
+
+def _waits(name: str, findings: list[Finding]) -> bool:
+    return name in NEED_SCHEMA and any(each.check == "migrations" and each.verdict == "fail" for each in findings)
+
+
+def _unmade(name: str, error: ListenerError) -> Finding:
+    seen, colon, advice = str(error).rpartition(": ")
+    verdict: Verdict = "fail" if name == "reachable" else "unknown"
+    return Finding(verdict, seen if colon else str(error), advice if colon else "", name)
+
+
+def as_text(found: Examination) -> str:
+    """Return the table that a person reads."""
+    width = max(len(name) for name in CHECKS)
+    lines = []
+    for finding in found.findings:
+        lines.append(f"{_MARKS[finding.verdict]:<5} {finding.check:<{width}}  {finding.seen}")
+        if finding.advice:
+            lines.append(f"{'':<5} {'':<{width}}  → {finding.advice}")
+    counts = {word: sum(each.verdict == word for each in found.findings) for word in _MARKS}
+    verdict = "well" if found.is_well else "not well"
+    told = (
+        f"{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failed, {counts['unknown']} could not be made"
+    )
+    lines += ["", f"{verdict}: {told}; {found.statements} statements in {found.took_s:.2f} s"]
+    return "\n".join(lines)
+
+
+def _plain(found: Examination) -> dict[str, object]:
+    return {
+        "well": found.is_well,
+        "statements": found.statements,
+        "took_s": round(found.took_s, 3),
+        "findings": [asdict(finding) for finding in found.findings],
+    }

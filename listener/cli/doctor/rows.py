@@ -1,0 +1,64 @@
+"""Checks of the rows: configuration that is not in force, work that nobody does."""
+
+from listener.cli.doctor.finding import Case, Finding, fail, ok, several, warn
+from listener.config.live import read_live_config
+from listener.core.queue import Queue
+from listener.db.configuration import read_configuration
+from listener.db.doctor import MOST_COUNTED
+
+
+async def configuration(case: Case) -> list[Finding]:
+    """Every row of configuration_params is in force."""
+    rows = await read_configuration(case.patient.pool)
+    reading = read_live_config(rows.values, None)
+    problems = [fail(text, f"listener config set {key} VALUE") for key, text in reading.invalid.items()]
+    problems += [
+        warn(text, f"take the row {key!r} away, and set the right key with `listener config set`")
+        for key, text in reading.unknown.items()
+    ]
+    if not reading.config.fast_polling_enabled:
+        problems.append(
+            warn(
+                "fast_polling_enabled is false: rolled back to a poll every 300 s",
+                "listener config set fast_polling_enabled true",
+            )
+        )
+    for name in ("upload", "import", "sync"):
+        if not reading.config.is_enabled(name):
+            seen = f"{name}_enabled is false: queue {name} claims nothing"
+            problems.append(warn(seen, f"listener config set {name}_enabled true"))
+    return problems or [ok(f"{several(len(rows.values), 'row')}, all in force")]
+
+
+async def work(case: Case) -> list[Finding]:
+    """No row is stuck, none waits for long, none has failed unseen."""
+    problems: list[Finding] = []
+    for queue in case.queues:
+        problems += await _queue(case, queue)
+    return problems or [ok(f"no row of {', '.join(queue.name for queue in case.queues)} is stuck, late or failed")]
+
+
+async def _queue(case: Case, queue: Queue) -> list[Finding]:
+    found = await case.patient.stuck(queue, long_s=case.long_s)
+    where, is_running = f"{queue.table}.{queue.key}", found["sessions"] > 0
+    problems = []
+    if found["orphans"]:
+        rows = several(found["orphans"], "row")
+        seen = f"{rows} of {queue.name} Processing under a session that is gone ({where} = {found['orphan']})"
+        cure = "wait for the next safety poll" if is_running else "start `listener run`, which frees them at its start"
+        problems.append(fail(seen, cure))
+    if found["strays"]:
+        rows = several(found["strays"], "row")
+        seen = (
+            f"{rows} of {queue.name} Processing without a claim ({where} = {found['stray']}), left by an older program"
+        )
+        problems.append(fail(seen, f"stop that program, then {found['cure_stray']}"))
+    if found["waiting"]:
+        rows = "10000 rows and more" if found["waiting"] == MOST_COUNTED else several(found["waiting"], "row")
+        seen = f"{rows} of {queue.name} due for more than {case.long_s:.0f} s (oldest: {where} = {found['waiter']})"
+        cure = f"see /readyz, the log and `listener status`; is {queue.name} in LISTENER_QUEUES, and switched on?"
+        problems.append(fail(seen, cure if is_running else "start `listener run`"))
+    if found["failed"]:
+        seen = f"{several(found['failed'], 'row')} of {queue.name} Failed"
+        problems.append(warn(seen, f"{found['cure_failed']}; then `listener retry {queue.name} --failed`"))
+    return problems

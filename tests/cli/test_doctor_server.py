@@ -1,0 +1,125 @@
+"""The doctor on the server: addresses, release, clock, connections, and the way there."""
+
+import time
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from conftest import Server, fresh_database
+from e2e.proxy import Proxy
+from e2e.test_pgbouncer import PROGRAM, running
+
+from cli.ward import Ward
+from listener.cli.doctor.server import judge_version
+
+
+def test_a_healthy_database_is_told_so(patient: Ward) -> None:
+    found = patient.examine()
+
+    assert found.is_well
+    assert {finding.verdict for finding in found.findings if finding.check != "listeners"} == {"ok"}
+    assert found.statements < 40
+
+
+def test_the_call_of_the_doctor_changes_nothing(patient: Ward) -> None:
+    """Nothing but the account's own budget and a number out of a sequence."""
+    counts = (
+        "SELECT (SELECT count(*) FROM orders_inbox), (SELECT count(*) FROM sync_runs),"
+        " (SELECT count(*) FROM configuration_history), (SELECT count(*) FROM polling_metrics)"
+    )
+    before = patient.database.execute(counts)
+    patient.examine()
+
+    assert patient.database.execute(counts) == before
+    assert patient.api.held() == {}
+
+
+def test_nobody_answers(patient: Ward) -> None:
+    parts = urlsplit(patient.database.url)
+    url = urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:9"))
+    found = patient.examine(DATABASE_URL=url)
+
+    first, *others = found.findings
+    assert (first.check, first.verdict) == ("reachable", "fail")
+    assert "nothing accepts connections at 127.0.0.1:9" in first.seen
+    assert first.advice == "start PostgreSQL there, or correct DATABASE_URL"
+    assert {(each.verdict, each.seen) for each in others} == {("unknown", "not made: the database does not answer")}
+    assert not found.is_well
+
+
+def test_the_pool_is_asked_for_as_well(patient: Ward) -> None:
+    """The session's address answers, the pool's does not."""
+    parts = urlsplit(patient.database.url)
+    url = urlunsplit(parts._replace(path="/nowhere"))
+    (first, *_) = patient.examine(DATABASE_URL=url, LISTENER_DIRECT_URL=patient.database.url).findings
+    assert (first.check, first.verdict) == ("reachable", "fail")
+    assert first.advice == "create it (createdb), or correct DATABASE_URL"
+
+
+@pytest.mark.parametrize(
+    ("number", "verdict", "advice"),
+    [
+        (140022, "fail", "upgrade to PostgreSQL 15 or later"),
+        (150015, "warn", "https://www.postgresql.org/docs/release/15.16/"),
+        (150016, "ok", ""),
+        (170007, "warn", "update to 17.8 or later"),
+        (180001, "warn", "update to 18.2 or later"),
+        (180002, "ok", ""),
+        (190000, "ok", ""),
+    ],
+)
+def test_releases_with_faults_of_notify_are_known(number: int, verdict: str, advice: str) -> None:
+    found = judge_version(number)
+    assert found.verdict == verdict
+    assert advice in found.advice
+
+
+@pytest.mark.parametrize(("ahead_s", "verdict"), [(10.0, "warn"), (-300.0, "fail")])
+def test_the_clocks_differ(patient: Ward, ahead_s: float, verdict: str) -> None:
+    found = patient.only("clock", clock=lambda: time.time() + ahead_s)
+
+    assert found.verdict == verdict
+    assert f"differ by {abs(ahead_s):.1f} s" in found.seen
+    assert "run a time service" in found.advice
+
+
+def test_a_database_that_allows_too_few_connections(patient: Ward) -> None:
+    patient.database.execute(f"ALTER DATABASE {patient.database.name} CONNECTION LIMIT 5")
+    found = patient.only("connections")
+
+    assert found.verdict == "fail"
+    assert "the database allows 5 connections" in found.seen
+    assert "lower LISTENER_POOL_MAX (4)" in found.advice
+    patient.cured_by(found.advice.partition("; ")[0])
+
+
+def test_a_server_that_allows_too_few_for_all_processes(patient: Ward) -> None:
+    found = patient.only("connections", replicas=30, LISTENER_POOL_MAX="10", LISTENER_POOL_MIN="2")
+    assert "processes × connections, 30 × 14, need 420" in found.seen
+    assert found.advice.startswith("raise max_connections; ")
+
+
+def test_a_role_that_may_have_too_few(patient: Ward) -> None:
+    (role,) = patient.database.execute("SELECT quote_ident(current_user)")[0]
+    patient.database.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
+    found = patient.only("connections")
+    assert "the role allows 2 connections" in found.seen
+    patient.cured_by(found.advice.partition("; ")[0])
+
+
+def test_a_proxy_is_in_between(patient: Ward) -> None:
+    with Proxy(patient.database.url) as proxy:
+        found = patient.only("keepalives", DATABASE_URL=proxy.url)
+    assert found.verdict == "warn"
+    assert "the server sees 127.0.0.1:" in found.seen
+    assert "LISTENER_DIRECT_URL" in found.advice
+
+
+@pytest.mark.skipif(not PROGRAM.exists(), reason=f"no {PROGRAM}: apt-get install pgbouncer")
+def test_a_transaction_pooler_in_place_of_the_session(patient: Ward, server: Server, template: str) -> None:
+    with fresh_database(server, template) as copy, running(copy) as bouncer:
+        found = patient.trouble(DATABASE_URL=bouncer.url)["pooler"]
+        through = patient.trouble(DATABASE_URL=bouncer.url, LISTENER_DIRECT_URL=copy.url)
+
+    assert [each.verdict for each in found] == ["fail"]
+    assert found[0].advice == "set LISTENER_DIRECT_URL to an address that is not a transaction pooler"
+    assert "pooler" not in through

@@ -1,0 +1,172 @@
+"""The doctor on other people's sessions: what they hold back, on a server that is broken for it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Server, fresh_database, private_server
+from e2e.service import clean_environ
+from waiting import until
+
+from cli.ward import Ward
+from listener.db.embedded import Cluster
+from listener.db.migrate import migrate
+
+
+@pytest.fixture
+def open_transaction(patient: Ward) -> Iterator[psycopg.Connection[Any]]:
+    conn = psycopg.connect(patient.database.url, application_name="a report")
+    conn.execute("SELECT count(*) FROM orders_inbox")
+    yield conn
+    conn.close()
+
+
+def test_a_transaction_stays_open(patient: Ward, open_transaction: psycopg.Connection[Any]) -> None:
+    pid = open_transaction.info.backend_pid
+    assert patient.trouble() == {}, "it is young"
+    found = patient.only("transactions", long_s=0)
+    assert f"pid {pid} (postgres, a report) has a transaction open for 0 s, idle in transaction" in found.seen
+    assert "last: SELECT count(*) FROM orders_inbox" in found.seen
+    assert "idle_in_transaction_session_timeout" in found.advice
+    patient.database.execute(found.advice.partition(", or ")[2].partition(";")[0])
+    until(lambda: patient.trouble(long_s=0) == {}, what="the end of the transaction")
+
+
+def test_a_prepared_transaction_was_forgotten(patient: Ward) -> None:
+    with psycopg.connect(patient.database.url) as conn:
+        conn.execute("INSERT INTO orders_inbox (order_number) VALUES ('prepared')")
+        conn.execute("PREPARE TRANSACTION 'it''s'")
+    found = patient.only("prepared", long_s=0)
+    assert 'transaction "it\'s" of postgres was prepared 0 s ago' in found.seen
+    patient.cured_by(found.advice.partition(" or ")[2])
+
+
+def test_a_listener_sits_in_a_transaction(patient: Ward) -> None:
+    with psycopg.connect(patient.database.url) as conn:
+        conn.execute("LISTEN listener_wake")
+        conn.commit()
+        conn.execute("SELECT 1")
+        conn.execute("LISTEN other")
+        found = patient.only("notifications")
+        assert f"pid {conn.info.backend_pid} (postgres, no name) LISTENs inside an open transaction" in found.seen
+        assert "have it commit after LISTEN" in found.advice
+
+
+def test_a_replication_slot_is_not_used(patient: Ward) -> None:
+    name = f"slot_{patient.database.name}"
+    patient.database.execute("SELECT pg_create_physical_replication_slot(%s, true)", [name])
+    found = patient.only("horizon")
+    assert found.verdict == "warn"
+    assert f"replication slot {name} is not in use, keeps " in found.seen
+    patient.cured_by(found.advice.partition(", or ")[2])
+
+
+@pytest.fixture(scope="module")
+def bad_server(server_bin_dir: Path) -> Iterator[Cluster]:
+    """A server of this module alone: logical replication, no autovacuum, a small queue where it can be small."""
+    with private_server(server_bin_dir) as cluster:
+        with psycopg.connect(cluster.url(), autocommit=True) as conn:
+            is_new = conn.info.server_version >= 170000
+            small = {"max_notify_queue_pages": "64"} if is_new else {}
+            for key, value in {"wal_level": "logical", "autovacuum": "off", **small}.items():
+                conn.execute(f"ALTER SYSTEM SET {key} = {value}")
+        cluster.stop()
+        cluster.start()
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def other(bad_server: Cluster, patient: Ward) -> Iterator[Ward]:
+    server = Server(bad_server.url())
+    with fresh_database(server) as database:
+        migrate(database.url, "public")
+        yield Ward(database, patient.api, patient.environ | {"DATABASE_URL": database.url})
+    server.close()
+
+
+def test_autovacuum_is_off(other: Ward) -> None:
+    found = other.only("storage")
+    assert "autovacuum is off on this server" in found.seen
+    other.cured_by(found.advice)
+
+
+def test_replicated_rows_fire_no_trigger(other: Ward) -> None:
+    execute = other.database.execute
+    with fresh_database(other.database.server) as source:
+        migrate(source.url, "public")
+        source.execute("CREATE PUBLICATION orders FOR TABLE orders_inbox")
+        source.execute("SELECT pg_create_logical_replication_slot('orders', 'pgoutput')")
+        execute(
+            f"CREATE SUBSCRIPTION orders CONNECTION '{source.url}' PUBLICATION orders"
+            " WITH (create_slot = false, copy_data = false)"
+        )
+        found = other.trouble()
+        execute("ALTER SUBSCRIPTION orders DISABLE")
+        until(lambda: not source.connections(), what="the end of the subscription's worker")
+        execute("ALTER SUBSCRIPTION orders SET (slot_name = NONE)")
+        execute("DROP SUBSCRIPTION orders")
+        source.execute("SELECT pg_drop_replication_slot('orders')")
+    assert [each.seen for each in found["bypasses"]] == [
+        "subscription orders into orders_inbox: replicated rows fire no ordinary trigger, and wait for the safety poll"
+    ]
+    assert found["bypasses"][0].advice == "ALTER TABLE orders_inbox ENABLE ALWAYS TRIGGER orders_inbox_inserted"
+
+
+def test_a_logical_slot_holds_vacuum_back(other: Ward) -> None:
+    other.database.execute("SELECT pg_create_logical_replication_slot('forgotten', 'pgoutput')")
+    found = other.only("horizon")
+    assert "replication slot forgotten is not in use" in found.seen
+    assert "holds VACUUM back by" in found.seen
+    other.cured_by(found.advice.partition(", or ")[2])
+
+
+def test_the_queue_of_notifications_fills(other: Ward) -> None:
+    """Its size can be set from PostgreSQL 17 on; before, 8 GB would have to be written."""
+    if other.database.server.version < 170000:
+        pytest.skip("max_notify_queue_pages came with PostgreSQL 17")
+    with psycopg.connect(other.database.url) as conn:
+        conn.execute("LISTEN something")
+        conn.commit()
+        conn.execute("SELECT 1")
+        for share, verdict in ((15, "warn"), (40, "fail")):
+            other.database.execute(
+                "SELECT pg_notify('x', repeat('y', 7990) || n) FROM generate_series(1, %s) AS n", [share]
+            )
+            found = other.only("notifications")
+            assert found.verdict == verdict
+            assert "of notifications is" in found.seen
+            assert "end the oldest `idle in transaction` session" in found.advice
+
+
+def run(other: Ward, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "listener", "doctor", *arguments],
+        env={**clean_environ(), **other.environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_command_prints_a_table_and_ends_with_1(patient: Ward) -> None:
+    good = run(patient)
+    assert good.returncode == 0, good.stdout
+    assert good.stdout.splitlines()[-1].startswith("well: 19 ok, 1 warnings, 0 failed, 0 could not be made; ")
+    patient.database.execute("ALTER TABLE sync_runs DISABLE TRIGGER sync_runs_inserted")
+    bad, plain = run(patient), run(patient, "--json")
+    patient.database.execute("ALTER TABLE sync_runs ENABLE TRIGGER sync_runs_inserted")
+
+    assert (bad.returncode, plain.returncode) == (1, 1)
+    lines = bad.stdout.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("FAIL"))
+    assert lines[at].split()[:4] == ["FAIL", "triggers", "trigger", "sync_runs_inserted"]
+    assert lines[at + 1].strip() == "→ ALTER TABLE sync_runs ENABLE TRIGGER sync_runs_inserted"
+    told = json.loads(plain.stdout)
+    assert told["well"] is False
+    assert [each["advice"] for each in told["findings"] if each["verdict"] == "fail"] == [lines[at + 1].strip()[2:]]
+    assert told["statements"] > 20
