@@ -1,0 +1,302 @@
+"""Least privilege: what deploy/roles.sql grants is enough for the service, and nothing of it can be left out."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Server
+from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
+from roles import Roles, roles
+
+from listener.db.migrate import migrate
+from listener.db.queries import load, query, template
+from listener.db.queue import _fields
+from listener.workflows.imports.handler import IMPORT
+from listener.workflows.sync.handler import SYNC
+from listener.workflows.upload.handler import UPLOAD
+
+#: Named queries that are not the service's: the owner's, the demo's, the tests'.
+OTHERS = {
+    "books": {"read_books"},
+    "attached": {"attached", "silent_partitions"},
+    "samples": set(),
+    "scratch": set(),
+}
+#: Parts of statements, and commands that cannot be planned.
+PARTS = {"start", "unblocked", "same_key", "result_column", "undo_update", "undo_insert", "copy_orders", "clear_orders",
+         "prepare_merge", "statuses"}  # fmt: skip
+#: What a plan does not show: sequences, what functions and triggers do, and the commands' own words. Rolled back.
+DEEDS = (
+    "SELECT nextval('listener_session_key')",
+    "SELECT nextval('listener_claim_id')",
+    "INSERT INTO polling_metrics (workflow_name, record_count, action_taken) VALUES ('x', 1, 'processed')",
+    "SELECT cleanup_old_metrics(7, 10)",
+    "SELECT config_set('log_level', 'debug')",
+    "SELECT config_set('log_level', 'error'); SELECT config_restore(clock_timestamp())",
+    "UPDATE configuration_params SET param_value = 'false' WHERE param_key = 'fast_polling_enabled'",
+    "DELETE FROM configuration_params WHERE param_key = 'log_level'",
+    "UPDATE sync_runs SET status = 'Pending' WHERE status = 'Failed'",
+    "CREATE TEMPORARY TABLE of_an_import (a integer) ON COMMIT DROP",
+    "LISTEN listener_wake; NOTIFY listener_wake; SELECT pg_try_advisory_xact_lock(1, 2)",
+)
+
+
+@pytest.fixture(scope="module")
+def made(server: Server, psql: Path) -> Iterator[Roles]:
+    with roles(server, psql) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def runtime(made: Roles) -> Iterator[psycopg.Connection[Any]]:
+    """The service's role, with every named query of the service prepared."""
+    with made.connect("runtime") as conn:
+        conn.execute(query("imports", "prepare_merge").as_string(None).replace("ON COMMIT DROP", ""))
+        for number, text in enumerate(statements()):
+            conn.execute(f"PREPARE q{number} AS {text}".encode())
+        yield conn
+
+
+def statements() -> list[str]:
+    """Every statement that the service sends, with $1, $2 for its parameters."""
+    texts = []
+    for path in sorted(Path(__file__).parents[2].glob("sql/queries/*.sql")):
+        for name in load(path.stem).keys() - PARTS:
+            if name not in OTHERS.get(path.stem, {name}):
+                continue
+            for queue in (UPLOAD, IMPORT, SYNC) if path.stem == "queue" or name == "stuck" else (UPLOAD,):
+                fields = {**_fields(queue, "bigint"), "schema": sql.Identifier("public"), "key_name": sql.Literal("id")}
+                texts.append(numbered(template(path.stem, name, fields).as_string(None)))
+    return texts
+
+
+def numbered(text: str) -> str:
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
+    for number, name in enumerate(names, start=1):
+        text = text.replace(f"%({name})s", f"${number}")
+    return text.replace("%%", "%")
+
+
+def refused(conn: psycopg.Connection[Any]) -> list[str]:
+    """What the service may not do: planning a statement for execution checks every privilege on its tables."""
+    found = []
+    for name, parameters in conn.execute(
+        "SELECT name, cardinality(parameter_types) FROM pg_prepared_statements"
+    ).fetchall():
+        nulls = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
+        try:
+            conn.execute(f"EXPLAIN EXECUTE {name}{nulls}".encode())
+        except InsufficientPrivilege as error:
+            found.append(f"{name}: {error}")
+    for deed in DEEDS:
+        try:
+            with conn.transaction(force_rollback=True):
+                conn.execute(deed.encode())
+        except InsufficientPrivilege as error:
+            found.append(f"{deed}: {error}")
+    return found
+
+
+def test_the_service_may_do_all_it_does(runtime: psycopg.Connection[Any]) -> None:
+    assert refused(runtime) == []
+    assert runtime.execute("SELECT count(*) > 90 FROM pg_prepared_statements").fetchone() == (True,)
+
+
+def test_nothing_of_it_can_be_left_out(made: Roles, runtime: psycopg.Connection[Any]) -> None:
+    """Take each privilege away: something is refused. Give it back: nothing is."""
+    wanted = made.database.execute(
+        "SELECT kind, relation::text, privilege FROM listener_privileges() WHERE role = 'runtime' ORDER BY 2, 3"
+    )
+    superfluous = []
+    for kind, relation, privilege in wanted:
+        made.database.execute(f"REVOKE {privilege} ON {kind} {relation} FROM {made.name('runtime')}")
+        if not refused(runtime):
+            superfluous.append(f"{privilege} on {relation}")
+        made.database.execute(f"GRANT {privilege} ON {kind} {relation} TO {made.name('runtime')}")
+    assert superfluous == []
+    assert len(wanted) > 40
+    assert refused(runtime) == []
+
+
+def test_every_table_of_the_schema_is_on_the_list(made: Roles) -> None:
+    """A new table is nobody's until listener_privileges() names it."""
+    forgotten = made.database.execute(
+        "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace"
+        " AND c.relkind IN ('r', 'p', 'v')"
+        " AND c.oid NOT IN (SELECT relation FROM listener_privileges() WHERE relation IS NOT NULL)"
+    )
+    assert forgotten == []
+
+
+def test_the_roles_have_exactly_what_is_on_the_list(made: Roles) -> None:
+    """Nothing beside it, not by PUBLIC either; running the script again takes back what somebody added."""
+    extra = f"GRANT DELETE, TRUNCATE ON orders_inbox TO {made.name('runtime')}; GRANT SELECT ON orders_inbox TO PUBLIC"
+    made.database.execute(extra)
+    made.apply()
+    given = set(
+        made.database.execute(
+            "SELECT r.rolname, c.relname::text, a.privilege_type FROM pg_class AS c"
+            " CROSS JOIN LATERAL aclexplode(c.relacl) AS a LEFT JOIN pg_roles AS r ON r.oid = a.grantee"
+            " WHERE c.relnamespace = 'public'::regnamespace AND a.grantee <> c.relowner"
+        )
+    )
+    listed = set(
+        made.database.execute(
+            "SELECT concat(%s::text, '_', role), relation::text, privilege FROM listener_privileges()"
+            " WHERE columns IS NULL",
+            [made.prefix],
+        )
+    )
+    assert given == listed
+
+
+def test_no_role_is_more_than_it_seems(made: Roles) -> None:
+    rows = made.database.execute(
+        "SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolreplication FROM pg_roles"
+        " WHERE rolname LIKE %s ORDER BY 1",
+        [f"{made.prefix}%"],
+    )
+    assert [row[1:] for row in rows] == [(False,) * 5] * 4
+    owners = made.database.execute(
+        "SELECT DISTINCT r.rolname FROM pg_proc AS p JOIN pg_roles AS r ON r.oid = p.proowner"
+        " WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef"
+    )
+    assert owners == [(made.name("owner"),)], "functions that run as their owner must not run as an administrator"
+
+
+@pytest.fixture(scope="module")
+def writer(made: Roles) -> Iterator[psycopg.Connection[Any]]:
+    with made.connect("writer") as conn:
+        yield conn
+
+
+def test_a_writer_inserts_orders_and_reads_their_state(made: Roles, writer: psycopg.Connection[Any]) -> None:
+    (key,) = writer.execute(
+        "INSERT INTO orders_inbox (source, order_number, payload, priority, scheduled_at)"
+        " VALUES ('shop', 'w1', '{}', 50, now()) ON CONFLICT (source, order_number) DO NOTHING RETURNING id"
+    ).fetchone() or (None,)
+    assert key is not None
+    state = writer.execute("SELECT status, tracking_number, shipped_at FROM orders_inbox WHERE order_number = 'w1'")
+    assert state.fetchall() == [("Pending", None, None)]
+    assert made.database.execute("SELECT order_key FROM orders_inbox") == [("shop-w1",)], "the triggers work for it"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT payload FROM orders_inbox",
+        "SELECT * FROM orders_inbox",
+        "SELECT last_error FROM orders_inbox",
+        "SELECT id FROM orders_inbox WHERE payload IS NOT NULL",
+        "INSERT INTO orders_inbox (order_number) VALUES ('w2') RETURNING payload",
+        "INSERT INTO orders_inbox (order_number, claim_id) VALUES ('w2', 1)",
+        "INSERT INTO orders_inbox (source, order_number) VALUES ('shop', 'w1')"
+        " ON CONFLICT (source, order_number) DO UPDATE SET payload = excluded.payload",
+        "UPDATE orders_inbox SET status = 'Uploaded'",
+        "UPDATE orders_inbox SET payload = '{}'",
+        "DELETE FROM orders_inbox",
+        "TRUNCATE orders_inbox",
+        "SELECT FROM import_files",
+        "SELECT FROM sync_runs",
+        "SELECT FROM configuration_params",
+        "UPDATE configuration_params SET param_value = 'false'",
+        "SELECT config_set('upload_enabled', 'false')",
+        "SELECT nextval('listener_claim_id')",
+        "CREATE TABLE mine (id integer)",
+        "ALTER TABLE orders_inbox DISABLE TRIGGER ALL",
+    ],
+)
+def test_a_writer_may_do_no_more(writer: psycopg.Connection[Any], statement: str) -> None:
+    with pytest.raises(InsufficientPrivilege):
+        writer.execute(statement.encode())
+
+
+def test_a_reader_sees_every_table_and_no_payload(made: Roles) -> None:
+    with made.connect("reader") as conn:
+        for (name,) in made.database.execute(
+            "SELECT DISTINCT relation::text FROM listener_privileges() WHERE role = 'reader'"
+        ):
+            (columns,) = made.database.execute(
+                "SELECT DISTINCT columns FROM listener_privileges() WHERE role = 'reader' AND relation = %s::regclass",
+                [name],
+            )
+            conn.execute(f"SELECT {', '.join(map(_quoted, columns[0] or ['*']))} FROM {name}".encode())
+        for refused_statement in (
+            "SELECT payload FROM orders_inbox",
+            "SELECT content FROM import_files",
+            "SELECT body FROM webhook_events",
+            "SELECT row FROM sync_quarantine",
+            "UPDATE orders_inbox SET priority = 1",
+            "INSERT INTO sync_runs (account) VALUES ('x')",
+        ):
+            with pytest.raises(InsufficientPrivilege):
+                conn.execute(refused_statement.encode())
+        seen = conn.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'postgres' AND state IS NOT NULL")
+        assert (seen.fetchone() or (0,))[0] > 0, "it sees the sessions of other roles"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO configuration_history (param_key, action) VALUES ('x', 'insert')",
+        "DELETE FROM configuration_history",
+        "DELETE FROM orders_inbox",
+        "TRUNCATE orders_inbox",
+        "ALTER TABLE orders_inbox DISABLE TRIGGER orders_inbox_inserted",
+        "CREATE TABLE mine (id integer)",
+        "CREATE FUNCTION listener_who() RETURNS text LANGUAGE sql AS 'SELECT 1'",
+        "SET session_replication_role = replica",
+    ],
+)
+def test_the_service_may_do_no_more(runtime: psycopg.Connection[Any], statement: str) -> None:
+    with pytest.raises(InsufficientPrivilege):
+        runtime.execute(statement.encode())
+
+
+def test_another_schema_and_attached_tables(server: Server, psql: Path) -> None:
+    """Names that need quotes, a schema from the environment, and a table of somebody else that is a queue."""
+    with roles(server, psql, schema="Shop 1") as made:
+        execute = made.database.execute
+        execute('CREATE TABLE public."Bills" (id bigint PRIMARY KEY); SET search_path = "Shop 1"')
+        execute("SELECT attach_queue('public.\"Bills\"'::regclass)")
+        execute('GRANT INSERT ON public."Bills" TO ' + made.name("runtime"))
+        made.apply()
+        made.apply()
+        with psycopg.connect(made.url("runtime"), autocommit=True) as conn:
+            conn.execute('UPDATE public."Bills" SET status = status')
+            conn.execute('INSERT INTO public."Bills" (id) VALUES (1)')  # what its owner gave is not taken away
+            conn.execute('SELECT FROM "Shop 1".orders_inbox')
+        assert execute("SELECT tableowner FROM pg_tables WHERE tablename = 'Bills'") == [("postgres",)]
+        assert execute("SELECT tableowner FROM pg_tables WHERE tablename = 'orders_inbox'") == [(made.name("owner"),)]
+
+
+def test_an_installation_of_an_administrator_is_taken_over(server: Server, psql: Path) -> None:
+    """Migrated as a superuser: owner and grants are right after one run, and the owner can migrate on."""
+    with roles(server, psql) as made:
+        execute = made.database.execute
+        for (name,) in execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+            execute(f"ALTER TABLE {name} OWNER TO CURRENT_USER")
+        execute("ALTER FUNCTION listener_configuration_changed() OWNER TO CURRENT_USER")
+        made.apply()
+        owners = "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        assert execute(owners) == [(made.name("owner"),)]
+        execute("DELETE FROM listener_migrations WHERE kind <> 'migration'")
+        assert len(migrate(made.url("owner"), "public").applied) > 50
+
+
+def test_a_role_that_is_a_superuser_is_refused(server: Server, psql: Path) -> None:
+    with roles(server, psql) as made:
+        made.database.execute(f"ALTER ROLE {made.name('runtime')} SUPERUSER")
+        done = made.run("-v", f"prefix={made.prefix}")
+        assert done.returncode == 3
+        assert f"role {made.name('runtime')} has more than it may have" in done.stderr
+        assert "NOSUPERUSER" in done.stderr
+        made.database.execute(f"ALTER ROLE {made.name('runtime')} NOSUPERUSER")
+
+
+def _quoted(name: str) -> str:
+    return name if name == "*" else f'"{name}"'
