@@ -10,6 +10,7 @@ HOMES = {
     "migrate": "migrate",
     "status": "status",
     "doctor": "doctor.examination",
+    "rollout": "rollout",
     "retry": "status",
     "config": "config",
     "attach": "attach",

@@ -1,6 +1,7 @@
 """The doctor on other people's sessions: what they hold back, on a server that is broken for it."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,9 @@ def test_a_transaction_stays_open(patient: Ward, open_transaction: psycopg.Conne
     pid = open_transaction.info.backend_pid
     assert patient.trouble() == {}, "it is young"
     found = patient.only("transactions", long_s=0)
-    assert f"pid {pid} (postgres, a report) has a transaction open for 0 s, idle in transaction" in found.seen
+    assert re.search(
+        rf"pid {pid} \(postgres, a report\) has a transaction open for \d+ s, idle in transaction", found.seen
+    )
     assert "last: SELECT count(*) FROM orders_inbox" in found.seen
     assert "idle_in_transaction_session_timeout" in found.advice
     patient.database.execute(found.advice.partition(", or ")[2].partition(";")[0])
@@ -42,7 +45,7 @@ def test_a_prepared_transaction_was_forgotten(patient: Ward) -> None:
         conn.execute("INSERT INTO orders_inbox (order_number) VALUES ('prepared')")
         conn.execute("PREPARE TRANSACTION 'it''s'")
     found = patient.only("prepared", long_s=0)
-    assert 'transaction "it\'s" of postgres was prepared 0 s ago' in found.seen
+    assert 'transaction "it\'s" of postgres was prepared ' in found.seen
     patient.cured_by(found.advice.partition(" or ")[2])
 
 
@@ -154,15 +157,13 @@ def run(other: Ward, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_prints_a_table_and_ends_with_1(patient: Ward) -> None:
-    good = run(patient)
-    assert good.returncode == 0, good.stdout
-    assert good.stdout.splitlines()[-1].startswith("well: 19 ok, 1 warnings, 0 failed, 0 could not be made; ")
     patient.database.execute("ALTER TABLE sync_runs DISABLE TRIGGER sync_runs_inserted")
     bad, plain = run(patient), run(patient, "--json")
     patient.database.execute("ALTER TABLE sync_runs ENABLE TRIGGER sync_runs_inserted")
 
     assert (bad.returncode, plain.returncode) == (1, 1)
     lines = bad.stdout.splitlines()
+    assert lines[-1].startswith("not well: 18 ok, 1 warnings, 1 failed, 0 could not be made; ")
     at = next(n for n, line in enumerate(lines) if line.startswith("FAIL"))
     assert lines[at].split()[:4] == ["FAIL", "triggers", "trigger", "sync_runs_inserted"]
     assert lines[at + 1].strip() == "→ ALTER TABLE sync_runs ENABLE TRIGGER sync_runs_inserted"
