@@ -125,6 +125,11 @@ class Station:
         )
         return dict(zip(BROUGHT, values, strict=True))
 
+    def read(self) -> set[str]:
+        """The orders whose state has come back."""
+        rows = self.database.execute("SELECT order_number FROM orders_inbox WHERE fulfillment_status IS NOT NULL")
+        return {number for (number,) in rows}
+
     def marks(self) -> dict[str, Any]:
         """List → watermark."""
         rows = self.database.execute(

@@ -1,6 +1,7 @@
 """`listener sync`, `listener webhooks` and `listener stats`: what a person asks of the synchronisation."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -55,6 +56,8 @@ def sync(
     print(json.dumps(run, default=str) if as_json else _told(run))
     if run["status"] != "Succeeded":
         raise typer.Exit(1)
+    if dry_run and not run["stats"].get("dry_run"):
+        print("listener: while it waited, a webhook or the schedule joined the run: it was a real one", file=sys.stderr)
 
 
 @cli.command()
@@ -110,7 +113,7 @@ async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
                     group.cancel_scope.cancel("stopped")
 
                 group.start_soon(work)
-                run = await _outcome(runs, run_id, lambda: _pause_of(pool))
+                run = await _outcome(runs, run_id, lambda: _pause_of(pool, process))
                 process.supervisor.stop()
     if failure is not None:
         raise failure
@@ -131,7 +134,9 @@ async def _outcome(runs: SyncRuns, run_id: int, pause_of: Any) -> dict[str, Any]
         await anyio.sleep(_LOOK_EVERY_S)
 
 
-async def _pause_of(pool: Any) -> str:
+async def _pause_of(pool: Any, process: Process) -> str:
+    if not process.live.is_enabled(SYNC.name):
+        return "sync_enabled is false"
     paused = [each for each in await read_budgets(pool) if each["connector"] == CONNECTOR and each["is_paused"]]
     return f"paused ({paused[0]['pause_reason']}): {paused[0]['pause_message']}" if paused else ""
 
@@ -142,15 +147,20 @@ async def _webhooks(env: Environment, url: str | None) -> list[str]:
         raise ConfigError("SHIPSTATION_WEBHOOK_SECRET is not set; make one with `openssl rand -hex 32`")
     if url is not None and not url.startswith("https://") and "://127.0.0.1" not in url:
         raise ConfigError(f"--subscribe {url!r}: expected https://host, under which ShipStation reaches this service")
-    hidden = secret.get_secret_value() if secret else "\x00"
+    end = secret.get_secret_value() if secret else ""
     async with opened(env) as pool, shipstation(env, pool, lambda _event: None) as client:
         known = {(each.get("HookType"), each.get("Url")) for each in await client.webhooks()}
         for event in EVENTS if url is not None else ():
-            target = f"{url.rstrip('/') if url else ''}/webhooks/shipstation/{hidden}"
+            target = f"{url.rstrip('/') if url else ''}/webhooks/shipstation/{end}"
             if (event, target) not in known:
                 await client.subscribe(target, event, "order-listener")
                 known.add((event, target))
-    return [f"{event} {str(target).replace(hidden, '…')}" for event, target in sorted(known, key=str)] or ["none"]
+    return [f"{event} {_hidden(str(target))}" for event, target in sorted(known, key=str)] or ["none"]
+
+
+def _hidden(address: str) -> str:
+    """Leave out the secret, whichever it is: also one that was replaced opens the door to somebody's service."""
+    return re.sub(r"(/webhooks/shipstation/)[^/?#]+", r"\1…", address)
 
 
 async def _stats(env: Environment, reset: bool) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class LiveConfig(BaseModel):
     import_priority: Priority = 4
     sync_priority: Priority = 1
     sync_calls_per_cycle: Annotated[
-        int, Field(ge=1, le=100_000), _of("calls", "API calls that one sync may make; the next one goes on from there")
+        int, Field(ge=10, le=100_000), _of("calls", "API calls that one sync may make; the next one goes on from there")
     ] = 60
     max_attempts: Annotated[int, Field(ge=1, le=100), _of("attempts", "before a row goes to Failed")] = 10
     operation_timeout: Annotated[

@@ -60,6 +60,11 @@ def _read(body: bytes) -> tuple[str, str]:
         kind, url = document["resource_type"], document["resource_url"]
     except (ValueError, TypeError, KeyError, RecursionError):
         kind = url = None
-    if not isinstance(kind, str) or not isinstance(url, str) or len(url) > 2_000 or "\x00" in url:
+    if not isinstance(kind, str) or not isinstance(url, str) or len(url) > 2_000 or not _is_text(url):
         raise Refused(400, "unreadable", "The body must be JSON with the texts resource_url and resource_type.")
     return kind, url
+
+
+def _is_text(url: str) -> bool:
+    """Half of a surrogate pair is a str of Python and JSON, and no text of Postgres; nor is NUL."""
+    return "\x00" not in url and not any("\ud800" <= letter <= "\udfff" for letter in url)

@@ -19,7 +19,7 @@ AS $$ SELECT '{
 "upload_priority": {"field": "upload_priority", "key": "upload_priority", "kind": "integer", "expected": "a whole number of places from 1 to 9", "default": "1", "minimum": 1, "maximum": 9},
 "import_priority": {"field": "import_priority", "key": "import_priority", "kind": "integer", "expected": "a whole number of places from 1 to 9", "default": "4", "minimum": 1, "maximum": 9},
 "sync_priority": {"field": "sync_priority", "key": "sync_priority", "kind": "integer", "expected": "a whole number of places from 1 to 9", "default": "1", "minimum": 1, "maximum": 9},
-"sync_calls_per_cycle": {"field": "sync_calls_per_cycle", "key": "sync_calls_per_cycle", "kind": "integer", "expected": "a whole number of calls from 1 to 100000", "default": "60", "minimum": 1, "maximum": 100000},
+"sync_calls_per_cycle": {"field": "sync_calls_per_cycle", "key": "sync_calls_per_cycle", "kind": "integer", "expected": "a whole number of calls from 10 to 100000", "default": "60", "minimum": 10, "maximum": 100000},
 "max_attempts": {"field": "max_attempts", "key": "max_attempts", "kind": "integer", "expected": "a whole number of attempts from 1 to 100", "default": "10", "minimum": 1, "maximum": 100},
 "operation_timeout": {"field": "operation_timeout", "key": "operation_timeout", "kind": "integer", "expected": "a whole number of seconds from 1 to 86400", "default": "300", "minimum": 1, "maximum": 86400},
 "max_concurrent_operations": {"field": "max_concurrent_operations", "key": "max_concurrent_operations", "kind": "integer", "expected": "a whole number of handler calls from 1 to 1000", "default": "15", "minimum": 1, "maximum": 1000},

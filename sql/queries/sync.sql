@@ -15,17 +15,18 @@ SELECT FROM sync_runs WHERE id = %(run_id)s AND claim_id = %(claim_id)s AND stat
 
 -- name: store_orders
 -- Upsert one page of orders, and find the row of the inbox that each belongs to: by its key; as a part of a split order by
--- its parent's; a row from before our time, without a key, by its number where only one has it. A link that is known stays.
--- What is as it was is not written. LIMIT 1 and no ORDER BY: with one the planner walks the primary key.
+-- its parent's; a row from before our time, without a key, by its number where only one has it. A link that is known stays
+-- while its row is there. What is as it was is not written. LIMIT 1 and no ORDER BY: with one the planner walks the primary key.
 WITH told AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
         order_id bigint, order_key text, order_number text, order_status text, parent_id bigint, store_id bigint,
         order_total numeric, created_there_at timestamptz, modified_there_at timestamptz)
 ), linked AS MATERIALIZED (
     SELECT told.*, coalesce(
-        (SELECT known.inbox_id FROM shipstation_orders AS known WHERE known.account = %(account)s AND known.order_id = told.order_id),
+        (SELECT q.id FROM shipstation_orders AS known JOIN orders_inbox AS q ON q.id = known.inbox_id
+         WHERE known.account = %(account)s AND known.order_id = told.order_id),
         (SELECT q.id FROM orders_inbox AS q WHERE q.order_key = told.order_key LIMIT 1),
-        (SELECT parent.inbox_id FROM shipstation_orders AS parent
+        (SELECT q.id FROM shipstation_orders AS parent JOIN orders_inbox AS q ON q.id = parent.inbox_id
          WHERE parent.account = %(account)s AND parent.order_id = told.parent_id),
         (SELECT CASE WHEN count(*) = 1 THEN (array_agg(q.id))[1] END FROM orders_inbox AS q
          WHERE q.order_key IS NULL AND q.order_number = told.order_number
@@ -96,12 +97,14 @@ SELECT DISTINCT order_id FROM shipstation_parcels WHERE account = %(account)s AN
 -- name: fold
 -- Work out anew what the inbox says of these orders. Of a split order, the part that still needs most: it is shipped
 -- when every part is, or is cancelled; a word of theirs that nobody knows stands between. The parcel is the newest one
--- that is neither void nor a return. None of these columns is content, so nothing is uploaded because of it.
+-- that is neither void nor a return; of an order without any that we have read, what is there stays. None of these columns is content, so nothing is uploaded because of it.
 WITH touched AS MATERIALIZED (
     SELECT DISTINCT s.inbox_id FROM shipstation_orders AS s
     WHERE s.account = %(account)s AND s.order_id = ANY (%(order_ids)s::bigint[]) AND s.inbox_id IS NOT NULL
 ), told AS MATERIALIZED (
-    SELECT touched.inbox_id, part.order_status, part.order_id::text AS order_id, parcel.tracking_number, parcel.carrier_code, parcel.shipped_at
+    SELECT touched.inbox_id, part.order_status, part.order_id::text AS order_id, parcel.tracking_number, parcel.carrier_code, parcel.shipped_at,
+           EXISTS (SELECT FROM shipstation_orders AS s JOIN shipstation_parcels AS p ON p.account = s.account AND p.order_id = s.order_id
+                   WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s AND NOT p.is_return) AS is_known
     FROM touched
     CROSS JOIN LATERAL (
         SELECT s.order_status, s.order_id FROM shipstation_orders AS s
@@ -119,12 +122,15 @@ WITH touched AS MATERIALIZED (
     ) AS parcel ON true
 )
 UPDATE orders_inbox AS q
-SET fulfillment_status = told.order_status, tracking_number = told.tracking_number, carrier_code = told.carrier_code,
-    shipped_at = told.shipped_at, shipstation_order_id = coalesce(q.shipstation_order_id, told.order_id), updated_at = now()
+SET fulfillment_status = told.order_status,
+    tracking_number = CASE WHEN told.is_known THEN told.tracking_number ELSE q.tracking_number END,
+    carrier_code = CASE WHEN told.is_known THEN told.carrier_code ELSE q.carrier_code END,
+    shipped_at = CASE WHEN told.is_known THEN told.shipped_at ELSE q.shipped_at END, shipstation_order_id = coalesce(q.shipstation_order_id, told.order_id), updated_at = now()
 FROM told
 WHERE q.id = told.inbox_id
-  AND (q.fulfillment_status, q.tracking_number, q.carrier_code, q.shipped_at, coalesce(q.shipstation_order_id, told.order_id))
-      IS DISTINCT FROM (told.order_status, told.tracking_number, told.carrier_code, told.shipped_at, q.shipstation_order_id)
+  AND ((q.fulfillment_status, coalesce(q.shipstation_order_id, told.order_id)) IS DISTINCT FROM (told.order_status, q.shipstation_order_id)
+       OR told.is_known AND (q.tracking_number, q.carrier_code, q.shipped_at)
+                            IS DISTINCT FROM (told.tracking_number, told.carrier_code, told.shipped_at))
 RETURNING q.id;
 
 -- name: advance
@@ -174,7 +180,8 @@ UPDATE sync_runs SET stats = %(stats)s::jsonb WHERE id = %(run_id)s;
 -- day it looks further back. age_s: since that start, null = never.
 WITH last AS (
     SELECT extract(epoch FROM now() - max(started_at))::float8 AS age_s FROM sync_runs
-    WHERE connector = %(connector)s AND account = %(account)s AND started_at IS NOT NULL AND reason <> 'webhook'
+    WHERE connector = %(connector)s AND account = %(account)s AND reason <> 'webhook'
+      AND started_at < now() + interval '1 minute'  -- later ones are of a clock that has gone back since
       AND params -> 'dry_run' IS DISTINCT FROM 'true'
 ), wide AS (
     SELECT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s
@@ -215,9 +222,11 @@ WITH counted AS (
     WHERE connector = %(connector)s AND account = %(account)s AND started_at IS NOT NULL ORDER BY started_at DESC LIMIT 1
 ), sums AS (
     SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'Failed') AS failed, count(*) FILTER (WHERE started_at > now() - interval '1 hour') AS runs_last_hour,
-           sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint) FILTER (WHERE started_at > now() - interval '1 hour') AS calls_last_hour,
-           sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint) AS calls, sum(jsonb_path_query_first(stats, '$.read.double()')::bigint) AS read,
-           sum(jsonb_path_query_first(stats, '$.changed.double()')::bigint) AS changed, sum(jsonb_path_query_first(stats, '$.rows.double()')::bigint) AS rows
+           sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint) FILTER (WHERE started_at > now() - interval '1 hour')::bigint AS calls_last_hour,
+           sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint)::bigint AS calls,
+           sum(jsonb_path_query_first(stats, '$.read.double()')::bigint)::bigint AS read,
+           sum(jsonb_path_query_first(stats, '$.changed.double()')::bigint)::bigint AS changed,
+           sum(jsonb_path_query_first(stats, '$.rows.double()')::bigint)::bigint AS rows
     FROM sync_runs, counted
     WHERE connector = %(connector)s AND account = %(account)s AND started_at >= counted.since
 )

@@ -45,7 +45,7 @@ RANGES = {
     "upload_priority": (1, 9),
     "import_priority": (1, 9),
     "sync_priority": (1, 9),
-    "sync_calls_per_cycle": (1, 100_000),
+    "sync_calls_per_cycle": (10, 100_000),
     "max_attempts": (1, 100),
     "operation_timeout": (1, 86_400),
     "max_concurrent_operations": (1, 1_000),

@@ -100,6 +100,8 @@ def test_a_workflow_that_is_off_starts_none(town: World, pair: tuple[Service, Se
     town.configure(sync_interval=10)
     town.until_heard(*pair)
     assert len(runs(town)) == before
+    asked = town.listeners.run("sync", "shipstation")
+    assert (asked.returncode, "sync_enabled is false; the run waits" in asked.stderr) == (1, True), asked.stderr
 
     town.configure(sync_interval=86_400)
     town.configure(sync_enabled=True)
@@ -180,6 +182,10 @@ def test_webhooks_that_are_not_theirs_are_refused(town: World, pair: tuple[Servi
     assert post(service, notice(town, "/orders?" + "x" * 70_000))[0] == 413
     assert post(service, b"\xff{")[0] == 400
     assert post(service, foreign.encode())[1]["error"]["code"] == "foreign_address"
+    assert (
+        post(service, rb'{"resource_url": "/orders?\ud800", "resource_type": "A\ud800"}')[1]["error"]["code"]
+        == "unreadable"
+    )
     assert post(service, b"[]")[1]["error"]["code"] == "unreadable"
 
     assert town.database.execute("SELECT count(*) FROM webhook_events") == before
@@ -209,6 +215,7 @@ def test_subscribing_twice_is_subscribing_once(town: World) -> None:
     assert first.returncode == 0, first.stderr
     assert first.stdout == again.stdout
     assert SECRET not in first.stdout
+    assert SECRET not in town.listeners.run("webhooks", "shipstation").stdout  # also who does not know it now
     listed = town.api.get("/webhooks")["webhooks"]
     assert {each["HookType"] for each in listed} == {"ORDER_NOTIFY", "SHIP_NOTIFY", "FULFILLMENT_SHIPPED"}
     assert {each["Url"] for each in listed} == {f"https://shop.example/webhooks/shipstation/{SECRET}"}

@@ -300,6 +300,86 @@ async def test_what_is_put_aside_later_does_not_hide_what_was_put_aside_before(s
     assert [shop.row(number)["fulfillment_status"] for number in ("1", "2", "3")] == ["on_hold"] * 3
 
 
+async def test_more_records_at_fault_than_the_calls_can_tell_apart_do_not_stop_it(shop: Station, api: Client) -> None:
+    """What was read before the calls were used up is stored, and the next cycle goes on behind it."""
+    shop.upload(*map(str, range(200)))
+    for number in range(200):
+        made = (datetime.now(UTC) - timedelta(minutes=300 - number)).isoformat()
+        api.control("POST", "edit", {"orderNumber": str(number), "set": {}, "createDate": made})
+    poisoned = [str(number) for number in range(10, 200, 20)]
+    api.fault({"poison": poisoned})
+    shop.most_calls = 25
+
+    cycles = 0
+    stats: Any = {}
+    while not stats.get("complete"):
+        cycles += 1
+        assert cycles < 30, "no progress"
+        before = len(shop.read())
+        stats = await shop.sync(reason="schedule")
+        assert stats["calls"] <= 25
+        assert stats.get("complete") or len(shop.read()) > before
+
+    assert shop.read() == {str(number) for number in range(200)} - {*poisoned}
+    assert shop.database.execute("SELECT count(*) FROM sync_quarantine WHERE resolved_at IS NULL") == [(len(poisoned),)]
+
+
+async def test_a_short_operation_timeout_still_reads_a_page(shop: Station, api: Client) -> None:
+    shop.upload("1", "2", "3")
+    with anyio.fail_after(10):
+        stats = await shop.sync(batch_size=1)
+    assert stats["complete"]
+    assert len(shop.calls()) < 12
+
+
+async def test_more_addresses_than_calls_are_read_from_the_lists(shop: Station, api: Client) -> None:
+    shop.upload(*map(str, range(40)))
+    host = f"http://{api.address[0]}:{api.address[1]}"
+    shop.most_calls = 20
+    stats = await shop.sync(reason="webhook", urls=[f"{host}/orders?orderNumber={number}" for number in range(40)])
+    assert (stats["complete"], shop.read()) == (True, {str(number) for number in range(40)})
+
+
+async def test_what_was_shipped_before_the_first_look_keeps_its_tracking(shop: Station, api: Client) -> None:
+    """The older scripts wrote it; the parcel is older than anything that is read."""
+    shop.upload("1", "2")
+    shop.database.execute(
+        "UPDATE orders_inbox SET tracking_number = 'OLD', carrier_code = 'ups', shipped_at = '2026-10-01'"
+    )
+    api.control("POST", "ship", {"orderNumber": "1", "createDate": "2026-10-01T10:00:00", "trackingNumber": "OLD"})
+    parcel = api.control("POST", "ship", {"orderNumber": "2", "trackingNumber": "NEW"})
+    await shop.sync()
+    assert [shop.row(number)["fulfillment_status"] for number in "12"] == ["shipped"] * 2
+    assert [shop.row(number)["tracking_number"] for number in "12"] == ["OLD", "NEW"]
+    assert shop.row("1")["shipped_at"] is not None
+
+    api.control("POST", "void", {"orderNumber": "2", "shipmentId": parcel["shipmentId"]})
+    await shop.sync()
+    assert [shop.row(number)["tracking_number"] for number in "12"] == ["OLD", None]
+
+
+async def test_a_row_that_is_inserted_anew_is_found_anew(shop: Station, api: Client) -> None:
+    shop.upload("1", "2")
+    await shop.sync()
+    shop.database.execute("DELETE FROM orders_inbox")
+    shop.insert("1")
+    api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": "T1"})
+    api.control("POST", "edit", {"orderNumber": "2", "set": {"orderStatus": "on_hold"}})
+    await shop.sync()
+    assert (shop.row("1")["fulfillment_status"], shop.row("1")["tracking_number"]) == ("shipped", "T1")
+    assert shop.database.execute("SELECT order_number FROM shipstation_unknown_orders") == [("2",)]
+
+
+async def test_a_clock_that_went_back_does_not_stop_the_schedule(shop: Station) -> None:
+    shop.database.execute(
+        "INSERT INTO sync_runs (account, status, reason, started_at)"
+        " VALUES (%s, 'Succeeded', 'schedule', now() + interval '3 hours')",
+        [ACCOUNT],
+    )
+    due = await shop.runs.schedule(interval_s=120, wide_minutes=2_880)
+    assert due.run_id is not None
+
+
 async def test_an_api_that_answers_500_to_everything_costs_nobody_anything(shop: Station, api: Client) -> None:
     shop.upload("1")
     api.fault({"status": 500})

@@ -51,13 +51,18 @@ class Poison:
 
 @dataclass(slots=True, kw_only=True)
 class Part:
-    """The rows of one page. last: it was the list's last. shrunk: records have left the list while it was read."""
+    """The rows of one page. last: it was the list's last. shrunk: records have left the list while it was read.
+
+    cut: what ended the reading in the middle of it; the rows before are here all the same, and the next reading goes on
+    behind them. Else a page with more records at fault than one cycle's calls can tell apart would stop it for ever.
+    """
 
     rows: list[Any] = field(default_factory=list)
     poison: list[Poison] = field(default_factory=list)
     upper: datetime | None = None
     is_last: bool = False
     is_shrunk: bool = False
+    cut: Exception | None = None
 
     @property
     def last_created(self) -> str | None:
@@ -87,6 +92,13 @@ class Reader:
         self._started_s = time.monotonic()
         self._most_calls = most_calls
         self._size = size
+        left_s = anyio.current_effective_deadline() - anyio.current_time()
+        self._page_time_s = min(PAGE_TIME_S, left_s / 4)  # a short operation timeout must leave time for a page
+
+    @property
+    def calls_left(self) -> int:
+        """Calls that this run may still make."""
+        return self._most_calls - self.calls
 
     async def read(self, reading: Pass, *, base_url: str | None = None) -> AsyncIterator[Part]:
         """Read a list page by page. Raises Unavailable, Rejected, OutOfCalls, OutOfTime."""
@@ -95,9 +107,11 @@ class Reader:
         while True:
             part = await self._page(reading.feed, query, page, self._size, known, base_url)
             part.upper = known.upper
-            part.is_last = known.total is not None and page * self._size >= known.total
+            part.is_last = part.cut is None and known.total is not None and page * self._size >= known.total
             part.is_shrunk = known.is_shrunk
             yield part
+            if part.cut is not None:
+                raise part.cut
             if part.is_last:
                 return
             page += 1
@@ -123,7 +137,12 @@ class Reader:
             if not await self._witness():
                 raise await self._client.report_down(error) from error
             part = Part()
-            await self._search(feed, query, (page, size), known, base_url, part, str(error))
+            try:
+                await self._search(feed, query, (page, size), known, base_url, part, str(error))
+            except (OutOfCalls, OutOfTime, Unavailable) as cut:
+                part.cut = cut
+                # whose end is not known will be met again: the next reading begins before it
+                part.poison = [each for each in part.poison if "createDateEnd" in each.query]
         return self._fenced_in(part, query)
 
     async def _search(
@@ -199,6 +218,6 @@ class Reader:
     def _count(self) -> None:
         if self.calls >= self._most_calls:
             raise OutOfCalls
-        if self.calls and anyio.current_effective_deadline() - anyio.current_time() < PAGE_TIME_S:
+        if self.calls and anyio.current_effective_deadline() - anyio.current_time() < self._page_time_s:
             raise OutOfTime
         self.calls += 1
