@@ -9,6 +9,8 @@ from e2e.proxy import Proxy
 from e2e.test_pgbouncer import PROGRAM, running
 
 from cli.ward import Ward
+from listener.cli.doctor.examination import Examination
+from listener.cli.doctor.finding import Finding, Verdict
 from listener.cli.doctor.server import judge_version
 
 
@@ -31,6 +33,11 @@ def test_the_call_of_the_doctor_changes_nothing(patient: Ward) -> None:
 
     assert patient.database.execute(counts) == before
     assert patient.api.held() == {}
+
+
+@pytest.mark.parametrize(("verdict", "is_well"), [("ok", True), ("warn", True), ("fail", False), ("unknown", False)])
+def test_what_could_not_be_looked_at_is_not_well(verdict: Verdict, is_well: bool) -> None:
+    assert Examination([Finding("ok", ""), Finding(verdict, "")], 1, 0.1).is_well is is_well
 
 
 def test_nobody_answers(patient: Ward) -> None:

@@ -15,9 +15,7 @@ from roles import Roles, roles
 from listener.db.migrate import migrate
 from listener.db.queries import load, query, template
 from listener.db.queue import _fields
-from listener.workflows.imports.handler import IMPORT
-from listener.workflows.sync.handler import SYNC
-from listener.workflows.upload.handler import UPLOAD
+from listener.workflows.queues import IMPORT, SYNC, UPLOAD
 
 #: Named queries that are not the service's: the owner's, the demo's, the tests'.
 OTHERS = {
