@@ -1,18 +1,16 @@
 """The service: its queues, and the clients that their handlers need. What every process has is in `process.py`."""
 
 from contextlib import AsyncExitStack
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import anyio
 
-from listener.clients.folder import Folder
 from listener.clients.shipstation.client import CONNECTOR, ShipStation, account_name
 from listener.clients.shipstation.lists import is_theirs
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
 from listener.core.errors import ConfigError
-from listener.core.events import OperationEnded, Publish, Settled
+from listener.core.events import OperationEnded, Publish
 from listener.core.queue import Limits
 from listener.db.budgets import ApiBudget
 from listener.db.pool import Pool
@@ -23,13 +21,12 @@ from listener.engine.supervisor import Supervisor
 from listener.obs import log
 from listener.obs.recycling import Recycling
 from listener.process import Assignment, Process
+from listener.sources import open_sources, source_accounts
 from listener.web.access import guard
 from listener.web.sync import sync_monitor
 from listener.web.webhooks import shipstation_webhooks
-from listener.workflows.imports.folder_source import SOURCE as FOLDER
-from listener.workflows.imports.folder_source import FolderSource
 from listener.workflows.imports.found import Rules
-from listener.workflows.imports.handler import Import, Opener, Settings
+from listener.workflows.imports.handler import Import, Settings
 from listener.workflows.imports.words import parse_words
 from listener.workflows.queues import IMPORT, QUEUES, SYNC, UPLOAD
 from listener.workflows.sync.handler import Sync
@@ -51,6 +48,8 @@ class App:
         accounts = set()
         if {UPLOAD.name, SYNC.name} & set(self._names):
             accounts.add((CONNECTOR, account_name(credentials(env)[0])))  # missing ones are said before anything runs
+        if IMPORT.name in self._names:
+            accounts |= source_accounts(env)
         self.process = Process(
             env,
             {name: QUEUES[name].noun for name in self._names},
@@ -59,22 +58,6 @@ class App:
         )
         recycling = Recycling(self._recycle, most_operations=env.recycle_after, most_mib=env.recycle_memory_mib)
         self.process.bus.subscribe(recycling.on_event, OperationEnded)
-        self._openers: dict[str, Opener] = {}
-        if IMPORT.name in self._names and env.import_folder is not None:
-            self._watch_folder(env.import_folder)
-
-    def _watch_folder(self, path: Path) -> None:
-        folder = FolderSource(
-            Folder(path),
-            self.process.pool,
-            self.process.bus.publish,
-            settle_s=self.env.import_settle_s,
-            poll_s=lambda: self.process.live.poll_interval_s(IMPORT.name),
-            hears=lambda: self.process.live.notifications_enabled(IMPORT.name),
-        )
-        self.process.bus.subscribe(folder.on_event, Settled)
-        self.process.chores.append(folder.run)
-        self._openers[FOLDER] = folder
 
     def _recycle(self, reason: str) -> None:
         log.own().info(f"Recycling: {reason}; running work ends, a new process goes on")
@@ -107,10 +90,11 @@ class App:
                     )
                 )
             if IMPORT.name in self._names:
+                openers = await open_sources(self.process, stack)
                 self.process.assign(
                     Assignment(
                         table=QueueTable(self.process.pool, IMPORT),
-                        handler=Import(self.process.pool, self._imports, self.process.bus.publish, self._openers),
+                        handler=Import(self.process.pool, self._imports, self.process.bus.publish, openers),
                         limits=_import_limits,
                     )
                 )

@@ -27,6 +27,7 @@ from listener.engine.loop import run_loop
 from listener.obs import log
 from listener.obs.server import address_of, bind, serve
 from listener.sandbox.shipstation import SandboxSettings, build
+from listener.sandbox.shop import ShopSettings
 
 # Sandbox and service share one machine here; an order that is not accepted after this time never will be.
 LIMIT_S = 120.0
@@ -62,7 +63,7 @@ def sandbox(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Calls per window; 0 = no limit.")] = 40,
     window: Annotated[float, typer.Option("--window", min=0.1, max=3600.0, help="Seconds of one rate window.")] = 60.0,
 ) -> None:
-    """Serve a local API that behaves like ShipStation's; /sandbox/orders lists what it holds."""
+    """Serve local APIs like ShipStation's, a shop's and Google Drive's; /sandbox/orders lists what was uploaded."""
     log.set_up(format="console")
     anyio.run(_serve_sandbox, listen, limit, window)
 
@@ -74,7 +75,9 @@ async def _run(count: int, ends: bool) -> bool:
 
 
 async def _serve_sandbox(listen: str, limit: int, window_s: float) -> None:
-    """Serve the ShipStation sandbox until interrupted. Raises ConfigError when the address is taken."""
+    """Serve the sandboxes until interrupted. Raises ConfigError when the address is taken."""
+    from listener.sandbox.together import build_together  # loads cryptography, which the demo does not need
+
     settings = SandboxSettings(limit=limit, window_s=window_s)
     sock = bind(*_parsed(listen), cure="choose another address with --listen")
     address = address_of(sock)
@@ -84,7 +87,13 @@ async def _serve_sandbox(listen: str, limit: int, window_s: float) -> None:
     credentials = f"SHIPSTATION_API_KEY={settings.key} SHIPSTATION_API_SECRET={secret}"
     _say(f"export SHIPSTATION_BASE_URL={address} {credentials}{unlimited}")
     _say(f"what it holds: {address}/sandbox/orders")
-    await serve(build(settings), sock)
+    shop = ShopSettings()
+    credentials = f"IMPORT_SHOP_USER={shop.user} IMPORT_SHOP_PASSWORD={shop.password.get_secret_value()}"
+    _say("a shop's export address and Google Drive, for order files (docs/imports.md):")
+    _say(f"export IMPORT_SHOP_URL={address}/shop/export {credentials}")
+    _say(f"curl -s {address}/google/sandbox/service-account > key.json")
+    _say(f"export DRIVE_BASE_URL={address}/google DRIVE_FOLDER_ID=orders DRIVE_SERVICE_ACCOUNT_FILE=key.json")
+    await serve(build_together(settings), sock)
 
 
 @contextmanager

@@ -1,19 +1,21 @@
 """One HTTP call: sends, times, publishes `ApiCalled`, and calls every transport failure by one name."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import anyio
 import httpx2
 
-from listener.core.errors import Unavailable
+from listener.core.errors import TooLarge, Unavailable
 from listener.core.events import ApiCalled, Publish
 
 # The rest is for writing down what came of it.
 _SHARE_OF_CALLERS_TIME = 0.9
+# Of a reply that is no success: its words for a person.
+_MOST_WORDS_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,52 +65,112 @@ class Http:
             await self._client.aclose()
 
     async def request(
-        self, method: str, path: str, *, content: bytes | None = None, base_url: str | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        base_url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        named: str | None = None,
     ) -> Raw:
-        """Send and read the whole reply. base_url: another host than the usual one; it gets the credentials too.
+        """Send and read the whole reply.
+
+        base_url: another host than the usual one; it gets the credentials too. headers: with a content that is not
+        JSON, its type. named: what logs and errors say instead of a path that holds a secret.
 
         Raises Unavailable(reason="outage") when none arrives.
         """
-        base_url = (base_url or self._base_url).rstrip("/")
+        kind = {"content-type": "application/json"} if content is not None else {}
+
+        async def send(url: str) -> Raw:
+            response = await self._client.request(method, url, content=content, headers={**kind, **(headers or {})})
+            return _raw(response, response.content)
+
+        return await self._exchange(method, path, send, base_url=base_url, named=named, limit_s=self._timeout_s)
+
+    async def download(
+        self,
+        path: str,
+        file: BinaryIO,
+        *,
+        most_bytes: int,
+        most_s: float,
+        headers: Mapping[str, str] | None = None,
+        named: str | None = None,
+    ) -> Raw:
+        """GET, and write the body of a 2xx reply into `file`; any other reply's is in the Raw, its first 64 kB.
+
+        most_s: for the whole of it; silence ends it after the usual timeout. Raises Unavailable, TooLarge.
+        """
+
+        async def send(url: str) -> Raw:
+            async with self._client.stream("GET", url, headers=headers) as response:
+                size, words = 0, b""
+                async for piece in response.aiter_bytes():
+                    size += len(piece)
+                    if not response.is_success:
+                        words += piece
+                        if len(words) > _MOST_WORDS_BYTES:
+                            break
+                        continue
+                    if size > most_bytes:
+                        raise TooLarge(f"GET {named or path}: the reply is larger than {most_bytes:,} bytes")
+                    file.write(piece)
+                return _raw(response, words[:_MOST_WORDS_BYTES])
+
+        return await self._exchange("GET", path, send, base_url=None, named=named, limit_s=most_s)
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        send: Callable[[str], Awaitable[Raw]],
+        *,
+        base_url: str | None,
+        named: str | None,
+        limit_s: float,
+    ) -> Raw:
+        base_url, named = (base_url or self._base_url).rstrip("/"), named or path
         started = time.perf_counter()
         status = "cancelled"
         try:
-            response = await self._send(method, f"{base_url}{path}", content)
-            status = str(response.status_code)
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            return Raw(response.status_code, headers, response.content)
+            raw = await self._bounded(send, f"{base_url}{path}", limit_s)
+            status = str(raw.status)
         except (httpx2.TimeoutException, TimeoutError) as error:
             status = "timeout"
             limit = str(error) if isinstance(error, TimeoutError) else f"{time.perf_counter() - started:.3g}"
-            raise Unavailable(f"no reply within {limit} s to {method} {path}", reason="outage") from error
+            raise Unavailable(f"no reply within {limit} s to {method} {named}", reason="outage") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             status = "unreachable" if isinstance(error, httpx2.ConnectError) else "reset"
             raise Unavailable(
-                f"{method} {base_url}{path}: {type(error).__name__}: {str(error) or 'connection lost'}",
+                f"{method} {base_url}{named}: {type(error).__name__}: {str(error) or 'connection lost'}",
                 reason="outage",
             ) from error
+        else:
+            return raw
         finally:
             self._publish(
                 ApiCalled(
                     connector=self._connector,
                     account=self._account,
                     method=method,
-                    path=path,
+                    path=named,
                     status=status,
                     duration_s=time.perf_counter() - started,
                 )
             )
 
-    async def _send(self, method: str, url: str, content: bytes | None) -> httpx2.Response:
+    async def _bounded(self, send: Callable[[str], Awaitable[Raw]], url: str, limit_s: float) -> Raw:
         """Raises TimeoutError(seconds) when the whole reply is not there in time: after our own limit, and before its
         caller would be cut off, whose rows would pay for an API that is silent."""
         started_at = anyio.current_time()
-        response: httpx2.Response | None = None
+        raw: Raw | None = None
         failure: Exception | None = None
 
         def allowed_s() -> float:
             left_s = anyio.current_effective_deadline() - started_at
-            return min(self._timeout_s, max(left_s * _SHARE_OF_CALLERS_TIME, 0.0))
+            return min(limit_s, max(left_s * _SHARE_OF_CALLERS_TIME, 0.0))
 
         async with anyio.create_task_group() as group:
 
@@ -120,17 +182,16 @@ class Http:
 
             group.start_soon(cut_when_late)
             try:
-                response = await self._client.request(
-                    method,
-                    url,
-                    content=content,
-                    headers={"content-type": "application/json"} if content is not None else None,
-                )
+                raw = await send(url)
             except Exception as error:  # noqa: BLE001 - any: outside the group it would arrive wrapped
                 failure = error
             group.cancel_scope.cancel("answered")
         if failure is not None:
             raise failure
-        if response is None:
+        if raw is None:
             raise TimeoutError(f"{allowed_s():.3g}")
-        return response
+        return raw
+
+
+def _raw(response: httpx2.Response, body: bytes) -> Raw:
+    return Raw(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)

@@ -24,23 +24,22 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from listener.config.imports import ImportEnvironment
 from listener.config.values import (
     DATABASE_ADDRESS,
     URL_HINT,
     BaseUrl,
     DatabaseUrl,
-    Folder,
     HttpAddress,
     Queues,
     Schema,
     Token,
     WebhookSecret,
-    Zone,
     problem,
 )
 from listener.core.errors import ConfigError
 
-_PREFIXES = ("LISTENER_", "SHIPSTATION_", "IMPORT_")
+_PREFIXES = ("LISTENER_", "SHIPSTATION_", "IMPORT_", "DRIVE_")
 # Read by listener.testing, not by a process.
 _NOT_OURS = frozenset({"LISTENER_TEST_DATABASE_URL"})
 # A Kubernetes service named "listener" puts these into every pod beside it; they are nobody's typing error.
@@ -51,7 +50,7 @@ def _log_format() -> Literal["json", "console"]:
     return "console" if sys.stderr.isatty() else "json"
 
 
-class Environment(BaseSettings):
+class Environment(ImportEnvironment):
     """The settings of one process; a field's alias is its variable. Frozen; secrets print as asterisks."""
 
     model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="forbid", hide_input_in_errors=True)
@@ -133,48 +132,6 @@ class Environment(BaseSettings):
         allow_inf_nan=False,
         alias="SHIPSTATION_RATE_WINDOW",
         description="seconds of one window",
-    )
-
-    import_folder: Folder | None = Field(
-        default=None, alias="IMPORT_FOLDER", description="folder that order files are dropped into"
-    )
-    import_settle_s: float = Field(
-        default=1.0,
-        ge=0.05,
-        le=600,
-        allow_inf_nan=False,
-        alias="IMPORT_SETTLE",
-        description="seconds that a dropped file must have been left alone",
-    )
-    import_order_source: str = Field(
-        default="xml",
-        min_length=1,
-        max_length=50,
-        alias="IMPORT_ORDER_SOURCE",
-        description="orders_inbox.source of imported orders whose file names none",
-    )
-    import_time_zone: Zone = Field(
-        default="UTC", alias="IMPORT_TIME_ZONE", description="zone of times without an offset in order files"
-    )
-    import_status_words: str = Field(
-        default="",
-        alias="IMPORT_STATUS_WORDS",
-        description="the shop's own words: [order source:]word=status, …; … a status of the payload, or shipped",
-    )
-    import_max_bytes: int = Field(default=2_000_000_000, ge=1_000, alias="IMPORT_MAX_BYTES", description="of one file")
-    import_max_orders: int = Field(default=5_000_000, ge=1, alias="IMPORT_MAX_ORDERS", description="in one file")
-    import_max_depth: int = Field(
-        default=32, ge=8, le=200, alias="IMPORT_MAX_DEPTH", description="levels of nested elements"
-    )
-    import_max_field: int = Field(
-        default=100_000, ge=5_000, le=1_000_000, alias="IMPORT_MAX_FIELD", description="characters of one text"
-    )
-    import_max_seconds: float = Field(
-        default=3_600.0,
-        ge=1,
-        allow_inf_nan=False,
-        alias="IMPORT_MAX_SECONDS",
-        description="seconds that one file may take",
     )
 
     @model_validator(mode="after")

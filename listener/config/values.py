@@ -65,6 +65,24 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _export_url(url: SecretStr) -> SecretStr:
+    text = url.get_secret_value()
+    try:
+        parts = urlsplit(text)
+        ok = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        ok = False
+    if not ok or "#" in text or re.search(r"[^!-~]", text):
+        raise problem("expected http://host/path or https://host/path?name=value, without user, password or #")
+    return url
+
+
+def _drive_id(text: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_-]{5,200}", text):
+        raise problem("expected the folder's id, the last part of its address in the browser: letters, digits, - and _")
+    return text
+
+
 def _token(token: SecretStr) -> SecretStr:
     if not re.fullmatch("[!-~]+", token.get_secret_value()):
         raise problem("expected ASCII letters, digits and signs without spaces: it travels in an HTTP header")
@@ -100,6 +118,12 @@ def _folder(path: Path) -> Path:
     return path.resolve()
 
 
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise problem("expected a file that exists")
+    return path.resolve()
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 WebhookSecret = Annotated[Token, AfterValidator(_webhook_secret)]
@@ -107,5 +131,8 @@ Schema = Annotated[str, AfterValidator(_schema)]
 HttpAddress = Annotated[str, AfterValidator(_http)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Queues = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_queues)]
+ExportUrl = Annotated[SecretStr, AfterValidator(_export_url)]
+DriveId = Annotated[str, AfterValidator(_drive_id)]
+File = Annotated[Path, AfterValidator(_file)]
 Folder = Annotated[Path, AfterValidator(_folder)]
 Zone = Annotated[str, AfterValidator(_zone)]

@@ -11,6 +11,7 @@ ListenerError
 └── ClientError        an outside API
     ├── Unavailable    the API as a whole: down, throttled, refuses the credentials (no order's fault)
     ├── Rejected       the API refused this very call (4xx): the content is at fault
+    ├── TooLarge       its reply is larger than what we take
     └── Broken         the API answered 500: either of the two, one more call tells which
 
 Each message says what, where, which value, and what to do.
@@ -72,6 +73,10 @@ class Rejected(ClientError):  # noqa: N818
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class TooLarge(ClientError):  # noqa: N818
+    """The reply is larger than the limit for it."""
 
 
 class Broken(ClientError):  # noqa: N818

@@ -17,7 +17,7 @@ IMPORT = Queue(
     done_word="Imported",
     noun="files",
     label="name",
-    columns=("source", "order_source", "uri", "name", "sha256", "merged_at"),
+    columns=("source", "order_source", "uri", "name", "version", "sha256", "merged_at"),
     results=(
         ("sha256", "text"),
         ("size_bytes", "bigint"),

@@ -25,7 +25,9 @@ AS $$ SELECT '{{
 
 def environment() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
-    for field in Environment.model_fields.values():
+    # the class of the imports' settings is a base, whose fields come first
+    fields = {**dict.fromkeys(Environment.__annotations__), **Environment.model_fields}
+    for field in filter(None, (Environment.model_fields.get(name) for name in fields)):
         default = "required" if field.is_required() else "" if field.default_factory else field.default
         rows.append(f"| `{field.alias}` | {_shown(default)} | {field.description} |")
     return "\n".join(rows)

@@ -106,7 +106,7 @@ def clean_environ() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("LISTENER_", "SHIPSTATION_", "IMPORT_"))
+        if not name.startswith(("LISTENER_", "SHIPSTATION_", "IMPORT_", "DRIVE_"))
     }
 
 

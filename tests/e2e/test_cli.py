@@ -336,6 +336,10 @@ def test_sandbox_serves_until_interrupted(commands: Services) -> None:
         assert "SHIPSTATION_API_KEY=sandbox-key SHIPSTATION_API_SECRET=sandbox-secret" in said
         with urlopen(f"{address[1]}/sandbox/orders", timeout=10) as reply:
             assert json.load(reply) == []
+        with urlopen(f"{address[1]}/google/sandbox/service-account", timeout=10) as reply:
+            assert json.load(reply)["token_uri"] == f"{address[1]}/google/token"
+        with urlopen(f"{address[1]}/shop/sandbox/orders", timeout=10) as reply:
+            assert json.load(reply) == []
         process.send_signal(signal.SIGINT)
         code, _, err = end(process)
         assert (code, err) == (INTERRUPTED, "")

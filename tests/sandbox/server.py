@@ -5,23 +5,22 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import uvicorn
+from starlette.applications import Starlette
 from waiting import until
 
 from listener.sandbox.clock import Clock
 from listener.sandbox.shipstation import Sandbox, SandboxSettings, build
 
 
-class Server(uvicorn.Server):
+class AppServer(uvicorn.Server):
     """Uvicorn in a thread; `ready` is set when it listens."""
 
-    def __init__(self, settings: SandboxSettings, clock: Clock | None = None) -> None:
-        app = build(settings, clock=clock)
+    def __init__(self, app: Starlette) -> None:
         super().__init__(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
-        self.sandbox: Sandbox = app.state.sandbox
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
@@ -29,7 +28,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         self.thread.start()
         assert self.ready.wait(10)
         return self
@@ -43,6 +42,19 @@ class Server(uvicorn.Server):
     def address(self) -> tuple[str, int]:
         host, port = self.servers[0].sockets[0].getsockname()
         return host, port
+
+    @property
+    def url(self) -> str:
+        return "http://{}:{}".format(*self.address)
+
+
+class Server(AppServer):
+    """A ShipStation."""
+
+    def __init__(self, settings: SandboxSettings, clock: Clock | None = None) -> None:
+        app = build(settings, clock=clock)
+        super().__init__(app)
+        self.sandbox: Sandbox = app.state.sandbox
 
 
 class Client:

@@ -38,6 +38,10 @@ class FileChanged(FileTrouble):
     """Somebody wrote to the file while it was read: look again later."""
 
 
+class FileReplaced(FileTrouble):
+    """The file has other content than its row speaks of; that has a row of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How a source's files are read.

@@ -18,7 +18,7 @@ from listener.core.job import Job
 from listener.core.outcome import Done, Fail, Outcome, Snooze
 from listener.db.imports import Counts, find_copy, merging, read_content
 from listener.db.pool import Pool
-from listener.workflows.imports.found import FileChanged, FileTrouble, Rules
+from listener.workflows.imports.found import FileChanged, FileReplaced, FileTrouble, Rules
 from listener.workflows.imports.pipeline import in_thread, measure, merge_orders
 from listener.workflows.imports.reader import Reader
 from listener.workflows.imports.words import words_of
@@ -80,6 +80,8 @@ class Import:
                 return await self._import_file(job, file)
         except FileChanged as change:
             return Snooze(_CHANGED_PAUSE_S, str(change))
+        except FileReplaced as replaced:
+            return _done_unread(job.row["sha256"], {"changed": str(replaced)})
         except FileTrouble as trouble:
             return Fail(f"{job.row['name'] or job.row['uri'] or 'content'}: {trouble}")
 
@@ -139,7 +141,7 @@ class Import:
             yield cast("BinaryIO", file)
 
 
-def _done_unread(sha256: str, report: Mapping[str, Any], size_bytes: int | None = None) -> Done:
+def _done_unread(sha256: str | None, report: Mapping[str, Any], size_bytes: int | None = None) -> Done:
     """Done without an order read. report: why."""
     values = {"sha256": sha256, "size_bytes": size_bytes, "report": dict(report)}
     return Done({**values, **{f"orders_{word}": 0 for word in asdict(Counts())}})

@@ -193,6 +193,34 @@ class Reader:
             )
 
 
+def count_pages(file: BinaryIO) -> tuple[int, int]:
+    """Read one page of a custom store export to its end: its orders, and of how many pages it says to be one.
+
+    Raises FileTrouble when it is no such page, or not whole.
+    """
+    head = file.read(_HEAD_BYTES)
+    file.seek(len(head) - len(head.lstrip(_BLANKS)))
+    orders, pages = 0, 1
+    try:
+        for event, element in etree.iterparse(file, events=("start", "end"), **_SAFE):
+            parent = element.getparent()
+            if event == "start" and parent is None:
+                if element.tag != custom_store.ROOT:
+                    raise FileTrouble(f"the root element is {element.tag!r:.60}, not {custom_store.ROOT}")
+                said = element.get("pages", "1").strip()
+                pages = int(said) if said.isascii() and said.isdigit() and len(said) < 7 else 1
+            elif event == "end" and parent is not None and parent.getparent() is None:
+                orders += element.tag == custom_store.ORDER
+                element.clear()
+                while element.getprevious() is not None:
+                    del parent[0]
+    except etree.XMLSyntaxError as error:
+        raise FileTrouble(f"not well-formed XML: {str(error.msg)[:300]}") from None
+    except (LookupError, UnicodeError, ValueError) as error:
+        raise error if isinstance(error, FileTrouble) else FileTrouble(f"cannot be read: {error}") from None
+    return orders, pages
+
+
 class _Meter:
     """The file, as the parser reads it: counts, and stops over a limit or when nobody waits any more."""
 
