@@ -7,6 +7,7 @@ known under another id is found out by its sha256 when it is imported.
 """
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -28,6 +29,8 @@ _XML_TYPES = frozenset({"text/xml", "application/xml", "text/plain", "applicatio
 _NATIVE = "application/vnd.google-apps."
 # Neither holds content.
 _PLACES = frozenset({f"{_NATIVE}folder", f"{_NATIVE}shortcut"})
+# What does not look like this would not go into a URL, or a row.
+_ID, _MD5, _SIZE = re.compile("[A-Za-z0-9_-]{1,200}"), re.compile("[0-9a-f]{32}"), re.compile("[0-9]{1,15}")
 _IN_MEMORY_BYTES = 8_000_000
 _CHUNK_BYTES = 1_000_000
 # A page token that Drive does not take any more: 410 by the documents; 400 and 404 are seen too.
@@ -92,7 +95,12 @@ class DriveSource:
     def _offer(self, file: Mapping[str, Any]) -> Offer | None:
         """Judge a file by its description; None = it is none of ours, or is still to be filled."""
         id_, kind, md5 = file.get("id"), str(file.get("mimeType") or ""), file.get("md5Checksum")
-        if not isinstance(id_, str) or file.get("trashed") or self._folder not in (file.get("parents") or ()):
+        if (
+            not isinstance(id_, str)
+            or not _ID.fullmatch(id_)
+            or file.get("trashed")
+            or self._folder not in (file.get("parents") or ())
+        ):
             return None
         name = "".join(c if c.isprintable() else "?" for c in str(file.get("name") or id_))[:500]
         if kind in _PLACES:
@@ -103,7 +111,7 @@ class DriveSource:
         if kind not in _XML_TYPES and not name.lower().endswith(".xml"):
             return None
         size = str(file.get("size") or "")
-        if not isinstance(md5, str) or size == "0" or not size.isdigit():
+        if not isinstance(md5, str) or not _MD5.fullmatch(md5) or size == "0" or not _SIZE.fullmatch(size):
             return None  # made, and not filled yet: filling it is a change
         return Offer(uri=id_, name=name, version=md5, size_bytes=int(size))
 
@@ -114,7 +122,7 @@ class DriveSource:
         Raises FileTrouble, FileReplaced, Unavailable, Broken (what came is not what Drive says it is: try again).
         """
         id_ = row["uri"] or ""
-        if not id_ or not id_.replace("-", "").replace("_", "").isalnum() or not id_.isascii():
+        if not _ID.fullmatch(id_):
             raise FileTrouble(f"{id_!r:.100} is no id of a file")
         with SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spool:
             file = cast("BinaryIO", spool)

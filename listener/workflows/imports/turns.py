@@ -72,7 +72,7 @@ class Turns:
         try:
             await self._look(turn)
             self._failures = 0
-        except ListenerError as error:
+        except (ListenerError, OSError) as error:  # OSError: no room for a temporary file
             self._failures += 1
             self._publish(Trouble(where=self._where, error=str(error)))
             await self._state.hurry_turn(interval_s, _AGAIN.ceiling_s(self._failures))

@@ -170,6 +170,15 @@ async def test_only_files_of_the_folder_that_may_be_orders_count(database: Datab
         assert len(o.files()) == 2, "a file that was only touched is no other version"
 
 
+async def test_a_description_that_cannot_be_true_hides_no_other(database: Database, tmp_path: Path) -> None:
+    async with office(database, tmp_path) as o:
+        o.put(1, id_="a\x00b")
+        o.put(2, id_="../changes")
+        o.put(3, name="a\x00b.xml")
+        await o.look()
+        assert await o.numbers() == {"N-3"}
+
+
 async def test_trashed_files_are_not_listed(database: Database, tmp_path: Path) -> None:
     async with office(database, tmp_path) as o:
         o.cloud.trash(o.put(1))
