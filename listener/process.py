@@ -40,6 +40,7 @@ from listener.obs import log as logs
 from listener.obs.metrics import Metrics
 from listener.obs.operations import Operations
 from listener.obs.server import address_of, bind, serve
+from listener.obs.systemd import Systemd
 from listener.web.api import build
 from listener.web.figures import Figures
 
@@ -147,10 +148,11 @@ class Process:
         """
         failure: ListenerError | None = None
         async with anyio.create_task_group() as group:
+            figures = self._figures()
             if self._serves:
-                api = build(self._figures(), token=self.env.api_token, routers=self.routers)
-                group.start_soon(serve, api, self._sock)
+                group.start_soon(serve, build(figures, token=self.env.api_token, routers=self.routers), self._sock)
             if obeys_signals:
+                group.start_soon(Systemd(figures, self.bus).run)
                 await group.start(self._obey_signals)
             if self._serves:
                 self._log.info("HTTP interface", address=self.address)

@@ -8,6 +8,7 @@ import typer
 HOMES = {
     "run": "service",
     "migrate": "migrate",
+    "health": "health",
     "status": "status",
     "doctor": "doctor.examination",
     "rollout": "rollout",

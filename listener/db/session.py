@@ -236,6 +236,12 @@ async def probe(url: str) -> None:
         await conn.close()
 
 
+async def count_connections(pool: Pool) -> int:
+    """Return how many connections to this database the service holds, all replicas together."""
+    [row] = await pool.run(query("session", "connections"), {}, name="metrics")
+    return int(row["connections"])
+
+
 async def read_live_sessions(pool: Pool) -> list[DictRow]:
     """Return the sessions that hold a lease now: key, backend pid, application name, start."""
     params = {"lock_class_oid": lock_class_oid(pool.schema)}

@@ -1,5 +1,6 @@
 """Prometheus metrics. Names and labels are fixed; units are in the names."""
 
+import math
 from collections import Counter as Counts
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
@@ -117,6 +118,12 @@ class Metrics:
         self._connected = Gauge(
             "listener_session_connected", "1 while the process holds its session, the lease of its rows", registry=r
         )
+        self._troubles = Counter(
+            "listener_troubles", "What failed and was survived, by what was being done", ["where"], registry=r
+        )
+        self._connections = Gauge(
+            "listener_database_connections", "Connections to the database, of all replicas together", registry=r
+        )
         self._pool: dict[str, Gauge] = {
             name: Gauge(f"listener_pool_{name}", text, registry=r)
             for name, text in {
@@ -189,6 +196,8 @@ class Metrics:
                 self._child(self._enabled, queue).set(is_enabled)
                 self._child(self._fast, queue).set(fast_polling)
                 self._child(self._interval, queue).set(interval_s)
+            case e.Trouble(where=where):
+                self._child(self._troubles, where).inc()
             case e.SessionOpened():
                 self._connected.set(1)
             case e.SessionClosed():
@@ -202,8 +211,13 @@ class Metrics:
         self._failed.labels(queue).set(failed)
         self._oldest.labels(queue).set(oldest_pending_s)
 
+    def show_connections(self, count: int) -> None:
+        """Set how many connections the service holds, as the server counts them."""
+        self._connections.set(count)
+
     def forget_depths(self) -> None:
         """The database does not answer: show no figure rather than an old one."""
+        self._connections.set(math.nan)  # without labels it cannot be taken away; NaN is no figure, and breaks no rule
         for gauge in (self._pending, self._failed, self._oldest, self._remaining, self._paused):
             gauge.clear()
 

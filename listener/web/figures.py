@@ -8,6 +8,7 @@ from listener.core.errors import DatabaseError, Unreachable
 from listener.db.budgets import read_budgets
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
+from listener.db.session import count_connections
 from listener.engine.configuration import Configuration
 from listener.engine.slots import Slots
 from listener.engine.supervisor import Supervisor
@@ -60,6 +61,7 @@ class Figures:
                 )
             for budget in await self._budgets():
                 self._metrics.show_budget(budget)
+            self._metrics.show_connections(await count_connections(self._pool))
         except DatabaseError:
             # not swallowed: the session gauge and /readyz tell it; an old figure would be a lie
             self._metrics.forget_depths()
@@ -87,6 +89,10 @@ class Figures:
         }
         is_ready = parts["database"]["status"] == "ok" and self._supervisor.state == "connected" and not troubles
         return is_ready, parts
+
+    def summary(self) -> str:
+        """Return the session's state in a few words, without asking the database."""
+        return f"{self._supervisor.state}: {self._supervisor.detail}"
 
     def pool(self) -> dict[str, Any]:
         """Return the pool's figures; it has no overflow: `max` is the limit."""

@@ -75,6 +75,12 @@ WHERE locktype = 'advisory' AND objsubid = 2 AND granted
   AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
   AND classid = %(lock_class_oid)s::bigint::oid AND objid = %(session_key)s::oid AND pid = %(backend_pid)s;
 
+-- name: connections
+-- How many connections the service holds, all replicas together; they are named so where they are made.
+SELECT count(*) AS connections
+FROM pg_catalog.pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'order-listener %%';
+
 -- name: live_sessions
 SELECT l.objid::bigint AS session_key, l.pid, a.application_name, a.backend_start
 FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_stat_activity AS a USING (pid)

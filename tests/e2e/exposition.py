@@ -38,6 +38,8 @@ PROMISED: dict[str, tuple[str, set[str]]] = {
     "listener_pool_connections_max": ("gauge", set()),
     "listener_pool_requests_waiting": ("gauge", set()),
     "listener_pool_connection_errors_total": ("counter", set()),
+    "listener_troubles_total": ("counter", {"where"}),
+    "listener_database_connections": ("gauge", set()),
 }
 
 

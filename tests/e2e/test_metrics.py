@@ -147,6 +147,13 @@ def test_pool_gauges_show_the_pool(service: Service) -> None:
     assert now.value("listener_pool_requests_waiting") == 0
 
 
+def test_connections_are_those_that_the_server_counts(service: Service, uploads: World) -> None:
+    """Session and pool; the tests' own connections and the scrape's database are not confused with them."""
+    names = [name for _, name, *_ in uploads.database.connections()]
+    assert all(name.startswith("order-listener ") for name in names)
+    assert scrape(service).value("listener_database_connections") == len(names) >= 2
+
+
 def test_rows_that_wait_are_seen_waiting(service: Service, uploads: World) -> None:
     """With the queue switched off its depth and age grow; the switch works without a restart."""
     uploads.smuggle("max_attempts", "many")

@@ -163,3 +163,16 @@ def test_two_processes_in_one_interpreter_share_nothing() -> None:
     first, second = Metrics(["upload"]), Metrics(["upload"])
     first.on_event(e.Rescued(queue="upload", count=1))
     assert read(second).value("listener_jobs_rescued_total", **QUEUE) == 0
+
+
+def test_troubles_and_connections_are_shown(metrics: Metrics) -> None:
+    """While the database is away the number of connections is no figure, rather than an old one."""
+    for _ in range(2):
+        metrics.on_event(e.Trouble(where="upload claim", error="deadlock detected"))
+    metrics.show_connections(7)
+    assert read(metrics).value("listener_troubles_total", where="upload claim") == 2
+    assert read(metrics).value("listener_database_connections") == 7
+    metrics.forget_depths()
+    now = read(metrics).value("listener_database_connections")
+    assert now is not None
+    assert now != now  # NaN

@@ -1,0 +1,36 @@
+"""`listener health`, as a container's health check runs it."""
+
+import socket
+from pathlib import Path
+
+from conftest import Database
+from sandbox.server import Client
+
+from e2e.service import Services
+
+
+def test_it_tells_ready_alive_and_away(listeners: Services, api: Client, database: Database, tmp_path: Path) -> None:
+    service = listeners.start().wait_ready()
+    address = service.address.removeprefix("http://")
+    ready = listeners.run("health", LISTENER_HTTP=f"0.0.0.0:{address.rpartition(':')[2]}")
+    assert (ready.returncode, ready.stdout) == (0, "ready\n"), ready.stderr
+
+    service.kill()
+    gone = listeners.run("health", "--live", LISTENER_HTTP=address)
+    assert gone.returncode == 1
+    assert gone.stderr.startswith(f"listener: {address} does not answer: ")
+    assert "Traceback" not in gone.stderr
+    assert listeners.run("health").returncode == 2, "port 0 cannot be asked"
+
+
+def test_it_says_what_is_missing(listeners: Services, api: Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    service = listeners.start(DATABASE_URL=f"postgresql://nobody@127.0.0.1:{port}/nothing")
+    address = service.address.removeprefix("http://")
+    alive = listeners.run("health", "--live", LISTENER_HTTP=address)
+    assert (alive.returncode, alive.stdout) == (0, "ok\n")
+    unready = listeners.run("health", LISTENER_HTTP=address)
+    assert unready.returncode == 1
+    assert "listener: session: starting: " in unready.stderr
+    assert "listener: database: down: " in unready.stderr
