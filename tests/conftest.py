@@ -47,6 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rounds", type=int, default=15, metavar="N", help="rounds of each test against lost wakeups; 1000 measures"
     )
     parser.addoption(
+        "--image",
+        action="store_true",
+        help="run the steps of deploy/Dockerfile in a scratch root: a minute, and network",
+    )
+    parser.addoption(
         "--mutations", type=int, default=1_500, metavar="N", help="damaged order files to read; 100000 is thorough"
     )
 

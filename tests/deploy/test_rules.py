@@ -1,0 +1,262 @@
+"""Every key figure has its alert at the value that was agreed: silent just below it, loud just above. Nothing here
+needs a database; promtool plays hours in a second."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from e2e.exposition import PROMISED
+
+from deploy.tools import RULES, alerts, program, recorded, rules, run, runbook_anchors
+from listener.obs.timings import SECONDS
+
+MINUTES = 150  # of samples, one a minute: an hour's window, an hour of patience, and some more
+LONG_MINUTES = 8 * 60  # the same for what looks back six hours
+JOB = 'job="order-listener",instance="a"'
+#: Kpi → words that its alert's target must hold and the threshold of its alert, as they were agreed.
+AGREED = {
+    "order-detection-latency": ("at most 30 s", "> 60"),
+    "upload-latency": ("at most 30 s", "> 60"),
+    "skip-rate": ("at least 80 %", "< 0.5"),
+    "api-calls": ("100 to 200 an hour", "> 250"),
+    "check-duration": ("below 5 ms", "> 0.05"),
+    "database-connections": ("3 to 5", "> 10"),
+    "error-rate": ("below 1 %", "> 0.05"),
+    "end-to-end-latency": ("below 2 min", "> 120"),
+    "rate-limit-errors": ("none", "> 0"),
+    "sync-cycles": ("about 30 an hour", "< 10"),
+    "sync-duration": ("at most 40 s", "> 120"),
+    "pool-use": ("below 50 %", "> 0.5"),
+    "database-health": ("always connected", "== 0"),
+    "lock-timeouts": ("none", "> 0"),
+    "success-rate": ("at least 95 %", "< 0.95"),
+    "cpu": ("0.3 to 0.5", "> 0.9"),
+    "memory": ("stable", "> 10 * 1024 * 1024"),
+}
+
+
+def hourly(series: str, per_hour: float, *, start: float = 0, minutes: int = MINUTES) -> dict[str, str]:
+    """A counter that grows evenly."""
+    return {"series": series, "values": f"{start}{per_hour / 60:+}x{minutes}"}
+
+
+def steady(series: str, value: float) -> dict[str, str]:
+    return {"series": series, "values": f"{value}x{MINUTES}"}
+
+
+def timings(name: str, queue: str, seconds: float) -> list[dict[str, str]]:
+    """A histogram of which every observation lies in the bucket that ends at `seconds`."""
+    bounds = [*(repr(float(bound)) for bound in SECONDS), "+Inf"]
+    return [
+        hourly(f'{name}_bucket{{queue="{queue}",le="{bound}"}}', 600 if float(bound) >= seconds else 0)
+        for bound in bounds
+    ]
+
+
+def pickups(queue: str, pickup: float, handler: float) -> list[dict[str, str]]:
+    pair = [("listener_pickup_seconds", pickup), ("listener_handler_seconds", handler)]
+    return [series for name, seconds in pair for series in timings(name, queue, seconds)]
+
+
+def settled(queue: str, complete: float, fail: float) -> list[dict[str, str]]:
+    return [
+        hourly(f'listener_jobs_settled_total{{queue="{queue}",outcome="{outcome}"}}', count)
+        for outcome, count in (("complete", complete), ("fail", fail), ("retry", 0), ("release", 50))
+    ]
+
+
+def checks(queue: str, skip: float, process: float) -> list[dict[str, str]]:
+    return [
+        hourly(f'listener_checks_total{{queue="{queue}",action="{action}"}}', count)
+        for action, count in (("skip", skip), ("process", process))
+    ]
+
+
+def calls(status: str, per_hour: float) -> dict[str, str]:
+    return hourly(f'listener_api_requests_total{{connector="shipstation",account="a",status="{status}"}}', per_hour)
+
+
+def held(connections: float) -> list[dict[str, str]]:
+    return [steady("listener_database_connections", connections), steady("listener_session_connected", 1)]
+
+
+def synced(per_hour: float, *, age_s: float = 0) -> list[dict[str, str]]:
+    return [
+        *settled("sync", per_hour, 0),
+        steady('listener_queue_enabled{queue="sync"}', 1),
+        steady(f"process_start_time_seconds{{{JOB}}}", MINUTES * 60 - age_s if age_s else 0),
+    ]
+
+
+def pool(idle: float) -> list[dict[str, str]]:
+    sizes = {"connections": 4, "connections_idle": idle, "connections_max": 4}
+    return [steady(f'listener_pool_{name}{{instance="a"}}', size) for name, size in sizes.items()]
+
+
+def grown(bytes_per_hour: float) -> list[dict[str, str]]:
+    names = (("resident_memory_bytes", bytes_per_hour, 80_000_000), ("start_time_seconds", 0, 0))
+    return [
+        hourly(f"process_{name}{{{JOB}}}", growth, start=start, minutes=LONG_MINUTES) for name, growth, start in names
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What makes an alert fire, and what is just not enough. More than one way: the first two are the edge."""
+
+    loud: list[dict[str, str]]
+    silent: list[list[dict[str, str]]]
+
+
+#: One for each alert. Histograms know their buckets only: 60 s is an edge of one, 50 ms too.
+CASES = {
+    "OrderDetectionSlow": Case(pickups("upload", 120, 0.1), [pickups("upload", 60, 0.1), pickups("import", 120, 0.1)]),
+    "UploadSlow": Case(pickups("upload", 60, 60), [pickups("upload", 30, 10)]),
+    "SkipRateLow": Case(checks("upload", 49, 51), [checks("upload", 51, 49), checks("sync", 1, 99)]),
+    "ApiCallsHigh": Case([calls("200", 200), calls("500", 51)], [[calls("200", 200), calls("500", 49)]]),
+    "QueueCheckSlow": Case(timings("listener_claim_seconds", "upload", 0.1), [
+        timings("listener_claim_seconds", "upload", 0.05)
+    ]),
+    "DatabaseConnectionsRising": Case(held(9), [held(8), held(11)]),
+    "DatabaseConnectionsHigh": Case(held(11), [held(10), [
+        steady("listener_database_connections", 18),
+        *(steady(f'listener_session_connected{{instance="{each}"}}', 1) for each in "ab"),
+    ]]),
+    "ErrorRateHigh": Case(settled("upload", 94, 6), [settled("upload", 96, 4), settled("upload", 0, 0)]),
+    "EndToEndSlow": Case(pickups("import", 60, 30) + pickups("upload", 60, 30), [
+        pickups("import", 30, 30) + pickups("upload", 30, 30), pickups("upload", 300, 300),
+    ]),
+    "ApiRateLimited": Case(
+        # the first and only 429 of this process, minutes before the end: no increase() shows it
+        [{"series": calls("429", 0)["series"], "values": f"_x{MINUTES - 14} 1x14"}],
+        [[calls("429", 0), calls("200", 100)], [steady(calls("429", 0)["series"], 7)]],
+    ),
+    "SyncCyclesFew": Case(synced(9), [synced(11), synced(9, age_s=1800)]),
+    "SyncSlow": Case(timings("listener_handler_seconds", "sync", 300), [
+        timings("listener_handler_seconds", "sync", 120)
+    ]),
+    "PoolBusy": Case(pool(1), [pool(2)]),
+    "DatabaseSessionLost": Case([steady("listener_session_connected", 0)], [[steady("listener_session_connected", 1)]]),
+    "RowsRescued": Case([hourly('listener_jobs_rescued_total{queue="upload"}', 1)], [
+        [steady('listener_jobs_rescued_total{queue="upload"}', 5)]
+    ]),
+    "ApiSuccessRateLow": Case([calls("200", 94), calls("500", 6)], [[calls("200", 96), calls("500", 4)]]),
+    "CpuHigh": Case([hourly(f"process_cpu_seconds_total{{{JOB}}}", 3300)], [
+        [hourly(f"process_cpu_seconds_total{{{JOB}}}", 3200)]
+    ]),
+    "MemoryGrowing": Case(grown(11 * 2**20), [grown(9 * 2**20)]),
+    "ListenerDown": Case([steady(f"up{{{JOB}}}", 0)], [[steady(f"up{{{JOB}}}", 1)]]),
+    "ListenerAbsent": Case([steady('up{job="other"}', 1)], [[steady(f"up{{{JOB}}}", 0)]]),
+    "RowsWaiting": Case(
+        [steady('listener_queue_oldest_pending_seconds{queue="upload"}', 61),
+         steady('listener_queue_enabled{queue="upload"}', 1)],
+        [
+            [steady('listener_queue_oldest_pending_seconds{queue="upload"}', age),
+             steady('listener_queue_enabled{queue="upload"}', enabled)]
+            for age, enabled in ((60, 1), (600, 0))
+        ],
+    ),
+    "RowsFailed": Case([hourly('listener_queue_failed{queue="upload"}', 4)], [
+        [steady('listener_queue_failed{queue="upload"}', 9)],
+        [hourly('listener_queue_failed{queue="upload"}', -4, start=20)]
+    ]),
+    "ConnectorPaused": Case(
+        [steady('listener_connector_paused{connector="shipstation",account="a"}', 1)],
+        [[steady('listener_connector_paused{connector="shipstation",account="a"}', 0)]],
+    ),
+    "NotificationsLost": Case([hourly('listener_unannounced_rows_total{queue="upload"}', 4)], [
+        [steady('listener_unannounced_rows_total{queue="upload"}', 4)]
+    ]),
+    "ConfigurationInvalid": Case([steady("listener_config_invalid", 1)], [[steady("listener_config_invalid", 0)]]),
+    "ConfigurationDiffers": Case(
+        [steady('listener_config_version{instance="a"}', 4), steady('listener_config_version{instance="b"}', 5)],
+        [[steady('listener_config_version{instance="a"}', 5), steady('listener_config_version{instance="b"}', 5)]],
+    ),
+    "Trouble": Case([hourly('listener_troubles_total{where="upload claim"}', 16)], [
+        [hourly('listener_troubles_total{where="upload claim"}', 11)]
+    ]),
+    "RolledBack": Case([steady('listener_fast_polling_enabled{queue="upload"}', 0)], [
+        [steady('listener_fast_polling_enabled{queue="upload"}', 1)]
+    ]),
+    "QueueDisabled": Case([steady('listener_queue_enabled{queue="upload"}', 0)], [
+        [steady('listener_queue_enabled{queue="upload"}', 1)]
+    ]),
+}  # fmt: skip
+
+
+def names_in(expression: str) -> set[str]:
+    """The metrics and recorded series that an expression reads."""
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", re.sub(r'"[^"]*"', "", expression))
+    return set(re.findall(r"\b(?:\w+:[\w:]+|listener_\w+|process_\w+|up\b)", bare))
+
+
+def exported() -> set[str]:
+    """Series as the service exports them, a histogram's parts too."""
+    histograms = [name for name, (kind, _) in PROMISED.items() if kind == "histogram"]
+    parts = {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")}
+    return set(PROMISED) | parts | {"process_cpu_seconds_total", "process_resident_memory_bytes",
+                                    "process_start_time_seconds", "up"}  # fmt: skip
+
+
+def test_rules_read_what_the_service_exports() -> None:
+    known = exported() | recorded()
+    for rule in rules():
+        read = names_in(str(rule["expr"]))
+        assert read, rule
+        assert read <= known, f"{rule.get('alert') or rule['record']} reads {read - known}"
+
+
+def test_every_alert_has_its_section_in_the_runbook() -> None:
+    anchors = runbook_anchors()
+    for alert in alerts():
+        where, _, anchor = alert["annotations"]["runbook"].partition("#")
+        assert (where, anchor) == ("deploy/README.md", alert["alert"].lower())
+        assert anchor in anchors, alert["alert"]
+
+
+def test_every_key_figure_has_the_target_and_the_alert_that_were_agreed() -> None:
+    by_kpi = {alert["labels"]["kpi"]: alert for alert in alerts() if "kpi" in alert["labels"]}
+    assert by_kpi.keys() == AGREED.keys()
+    for kpi, (target, threshold) in AGREED.items():
+        alert = by_kpi[kpi]
+        assert target in alert["annotations"]["target"], kpi
+        assert re.search(re.escape(threshold) + r"(?![\d.])", alert["expr"]), kpi
+
+
+def test_every_alert_has_a_case() -> None:
+    assert CASES.keys() == {alert["alert"] for alert in alerts()}
+    assert {alert["labels"]["severity"] for alert in alerts()} == {"page", "warning", "info"}
+
+
+def promtool_test(case: str, series: list[dict[str, str]], *, fires: bool) -> dict:
+    expected = [{"labels": f'{{alertname="{case}"}}', "value": 1}] if fires else []
+    minutes = LONG_MINUTES if case == "MemoryGrowing" else MINUTES
+    question = f'count by (alertname) (ALERTS{{alertname="{case}",alertstate="firing"}}) > bool 0'
+    return {
+        "interval": "1m",
+        "name": f"{case} is {'loud' if fires else 'silent'}",
+        "input_series": series,
+        "promql_expr_test": [{"expr": question, "eval_time": f"{minutes}m", "exp_samples": expected}],
+    }
+
+
+def test_rules_are_valid() -> None:
+    done = run(program("promtool", "prometheus"), "check", "rules", "--lint=all", "--lint-fatal", *RULES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("way", ["loud", "silent"])
+def test_every_alert_fires_beyond_its_value_and_not_before(way: str, tmp_path: Path) -> None:
+    tests = [
+        promtool_test(name, series, fires=way == "loud")
+        for name, case in CASES.items()
+        for series in ([case.loud] if way == "loud" else case.silent)
+    ]
+    file = tmp_path / f"{way}.yml"
+    file.write_text(
+        yaml.safe_dump({"rule_files": [str(path) for path in RULES], "evaluation_interval": "5m", "tests": tests})
+    )
+    done = run(program("promtool", "prometheus"), "test", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
