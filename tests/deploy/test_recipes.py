@@ -106,7 +106,8 @@ def sample(database: Database) -> Database:
                ('shop', '2', '{}', 'Failed', 'items: none', now() - interval '10 min', NULL),
                ('shop', '3', '{}', 'Waiting', NULL, now(), NULL);
         INSERT INTO sync_runs (account, status, finished_at)
-        VALUES ('a', 'Succeeded', now() - interval '5 min'), ('a', 'Succeeded', now() - interval '2 hours');
+        VALUES ('a', 'Succeeded', now() - interval '5 min'), ('a', 'Failed', now() - interval '4 min'),
+               ('a', 'Succeeded', now() - interval '2 hours');
         """
     )
     return database

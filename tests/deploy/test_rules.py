@@ -82,10 +82,10 @@ def held(connections: float) -> list[dict[str, str]]:
     return [steady("listener_database_connections", connections), steady("listener_session_connected", 1)]
 
 
-def synced(per_hour: float, *, age_s: float = 0) -> list[dict[str, str]]:
+def synced(per_hour: float, *, age_s: float = 0, enabled: int = 1) -> list[dict[str, str]]:
     return [
         *settled("sync", per_hour, 0),
-        steady('listener_queue_enabled{queue="sync"}', 1),
+        steady('listener_queue_enabled{queue="sync"}', enabled),
         steady(f"process_start_time_seconds{{{JOB}}}", MINUTES * 60 - age_s if age_s else 0),
     ]
 
@@ -133,7 +133,7 @@ CASES = {
         [{"series": calls("429", 0)["series"], "values": f"_x{MINUTES - 14} 1x14"}],
         [[calls("429", 0), calls("200", 100)], [steady(calls("429", 0)["series"], 7)]],
     ),
-    "SyncCyclesFew": Case(synced(9), [synced(11), synced(9, age_s=1800)]),
+    "SyncCyclesFew": Case(synced(9), [synced(11), synced(9, age_s=1800), synced(0, enabled=0)]),
     "SyncSlow": Case(timings("listener_handler_seconds", "sync", 300), [
         timings("listener_handler_seconds", "sync", 120)
     ]),
