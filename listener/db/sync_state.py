@@ -36,7 +36,7 @@ class Batch:
     """What goes into one transaction. orders, parcels: records as `store_orders` and `store_parcels` read them.
 
     unread: members place, query, row, error. checked: an order whose parcels were asked for. done, again: a quarantine
-    entry that was read, or not yet.
+    entry that was read, or not yet. is_last: of its run; rows of the inbox that were locked before are tried again.
     """
 
     list: str
@@ -47,6 +47,7 @@ class Batch:
     checked: int | None = None
     done: int | None = None
     again: int | None = None
+    is_last: bool = False
 
 
 class _Undo(Exception):  # noqa: N818
@@ -113,6 +114,8 @@ class SyncState:
             changed = await self._ask(conn, "store_parcels", {"rows": json.dumps(batch.parcels)})
             ids = [row["order_id"] for row in changed]
             rows = len(await self._ask(conn, "fold", {"order_ids": ids})) if ids else 0
+        if batch.is_last and (left := await self._ask(conn, "left", {})):
+            rows = len(await self._ask(conn, "fold", {"order_ids": [row["order_id"] for row in left]}))
         quarantined = await self._keep_aside(conn, batch)
         if batch.advance is not None:
             cursor = None if batch.advance.cursor is None else json.dumps(batch.advance.cursor)

@@ -98,14 +98,23 @@ SELECT DISTINCT order_id FROM shipstation_parcels WHERE account = %(account)s AN
 -- Work out anew what the inbox says of these orders. Of a split order, the part that still needs most: it is shipped
 -- when every part is, or is cancelled; a word of theirs that nobody knows stands between. The parcel is the newest one
 -- that is neither void nor a return; of an order without any that we have read, what is there stays. None of these columns is content, so nothing is uploaded because of it.
+-- A row that somebody keeps locked holds up nobody else's: it is left for the end of this run, or of a later one.
 WITH touched AS MATERIALIZED (
     SELECT DISTINCT s.inbox_id FROM shipstation_orders AS s
     WHERE s.account = %(account)s AND s.order_id = ANY (%(order_ids)s::bigint[]) AND s.inbox_id IS NOT NULL
+), free AS MATERIALIZED (
+    SELECT q.id FROM orders_inbox AS q WHERE q.id IN (SELECT inbox_id FROM touched) FOR NO KEY UPDATE SKIP LOCKED
+), noted AS (
+    UPDATE shipstation_orders AS s
+    SET must_fold = NOT s.must_fold
+    FROM touched LEFT JOIN free ON free.id = touched.inbox_id
+    WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s
+      AND s.must_fold <> (free.id IS NULL AND EXISTS (SELECT FROM orders_inbox AS there WHERE there.id = touched.inbox_id))
 ), told AS MATERIALIZED (
     SELECT touched.inbox_id, part.order_status, part.order_id::text AS order_id, parcel.tracking_number, parcel.carrier_code, parcel.shipped_at,
            EXISTS (SELECT FROM shipstation_orders AS s JOIN shipstation_parcels AS p ON p.account = s.account AND p.order_id = s.order_id
                    WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s AND NOT p.is_return) AS is_known
-    FROM touched
+    FROM touched JOIN free ON free.id = touched.inbox_id
     CROSS JOIN LATERAL (
         SELECT s.order_status, s.order_id FROM shipstation_orders AS s
         WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s
@@ -132,6 +141,9 @@ WHERE q.id = told.inbox_id
        OR told.is_known AND (q.tracking_number, q.carrier_code, q.shipped_at)
                             IS DISTINCT FROM (told.tracking_number, told.carrier_code, told.shipped_at))
 RETURNING q.id;
+
+-- name: left
+SELECT order_id FROM shipstation_orders WHERE account = %(account)s AND must_fold ORDER BY order_id LIMIT 1000;
 
 -- name: advance
 -- Never back, and never into the future. No mark (least() would pass over that): only the place where an unfinished pass

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from queues import engine_connection
 from sandbox.server import Client, order, serving
 from station import ACCOUNT, Station, station
 from waiting import until_async
@@ -368,6 +369,26 @@ async def test_a_row_that_is_inserted_anew_is_found_anew(shop: Station, api: Cli
     await shop.sync()
     assert (shop.row("1")["fulfillment_status"], shop.row("1")["tracking_number"]) == ("shipped", "T1")
     assert shop.database.execute("SELECT order_number FROM shipstation_unknown_orders") == [("2",)]
+
+
+async def test_a_row_that_somebody_has_locked_holds_up_nobody_else(shop: Station, api: Client, database: Any) -> None:
+    shop.upload("1", "2")
+    await shop.sync()
+    for number in "12":
+        api.control("POST", "ship", {"orderNumber": number, "trackingNumber": f"T{number}"})
+    with engine_connection(database) as conn, conn.transaction():
+        conn.execute("SELECT FROM orders_inbox WHERE order_number = '1' FOR UPDATE")
+        stats = await shop.sync(reason="schedule")
+        assert stats["complete"]
+        assert [shop.row(number)["tracking_number"] for number in "12"] == [None, "T2"]
+        assert shop.database.execute("SELECT count(*) FROM shipstation_orders WHERE must_fold") == [(1,)]
+    shop.database.execute("UPDATE polling_state SET watermark = now() + interval '1 day' WHERE workflow IS NOT NULL")
+
+    stats = await shop.sync(reason="schedule")  # which is told of nothing new
+
+    assert (stats["changed"], stats["rows"]) == (0, 1)
+    assert (shop.row("1")["fulfillment_status"], shop.row("1")["tracking_number"]) == ("shipped", "T1")
+    assert shop.database.execute("SELECT count(*) FROM shipstation_orders WHERE must_fold") == [(0,)]
 
 
 async def test_a_clock_that_went_back_does_not_stop_the_schedule(shop: Station) -> None:

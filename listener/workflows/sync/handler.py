@@ -15,7 +15,7 @@ from listener.core.events import CycleEnded, Publish
 from listener.core.job import Job
 from listener.core.outcome import Done, Fail, Outcome, Release, Snooze
 from listener.db.sync_runs import SyncRuns
-from listener.db.sync_state import Advance, Batch, Stored, SyncState, added
+from listener.db.sync_state import Advance, Batch, SyncState, added
 from listener.workflows.sync import plan
 from listener.workflows.sync.plan import FEEDS, FULFILLMENTS, ORDERS, Feed, Mark, Params, Pass
 from listener.workflows.sync.reader import Client, OutOfCalls, OutOfTime, Part, Poison, Reader
@@ -139,6 +139,7 @@ class Cycle:
             self._stats["complete"] = is_whole
         else:
             self._stats["complete"] = True
+        await self._store_batch(Batch(list="", is_last=True))
 
     async def _read_feed(self, feed: Feed, marks: Mapping[Feed, Mark], now: Any, lookback: int | None) -> bool:
         """Read one list to its end; False when it shrank meanwhile, and the watermark stays for the next time."""
@@ -208,7 +209,7 @@ class Cycle:
         checked: int | None = None,
         done: int | None = None,
         again: int | None = None,
-    ) -> Stored:
+    ) -> None:
         read = read_rows(feed, rows)
         self._stats["read"] = self._stats.get("read", 0) + len(rows)
         unread = [{**asdict(each), "query": plan.around(each.row)} for each in read.unread]
@@ -222,6 +223,9 @@ class Cycle:
             done=done,
             again=again,
         )
+        await self._store_batch(batch)
+
+    async def _store_batch(self, batch: Batch) -> None:
         stored = await self._state.store(
             batch,
             run_id=self._job.id,
@@ -230,4 +234,3 @@ class Cycle:
             is_dry=self._params.dry_run,
         )
         self._stats = added(self._stats, stored)
-        return stored
