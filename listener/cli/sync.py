@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
@@ -85,9 +85,16 @@ def stats(
     if as_json:
         print(json.dumps(found, default=str))
         return
-    for name, value in found.items():
-        for detail, each in value.items() if isinstance(value, dict) else [("", value)]:
-            print(f"{name.replace('_', ' ')}{detail and f' {detail}':<24} {'' if each is None else each}")
+    for name, value in _lines(found):
+        print(f"{name:<28} {'' if value is None else value}".rstrip())
+
+
+def _lines(figures: Mapping[str, Any], *before: str) -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _lines(value, *before, name)
+        else:
+            yield " ".join((*before, name)).replace("_", " "), value
 
 
 async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def read_params(document: Any) -> Params | str:
     try:
         return Params.model_validate(document)
     except ValidationError as error:
-        faults = [f"params.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        faults = [f"{'.'.join(map(str, ('params', *each['loc'])))}: {each['msg']}" for each in error.errors()]
         return "; ".join(faults) + f"; known: {', '.join(Params.model_fields)}"
 
 
