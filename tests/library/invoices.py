@@ -32,6 +32,10 @@ class Invoices:
         """Status and attempts of each row, in order."""
         return self._database.execute(f"SELECT status, attempts FROM {self.table} ORDER BY id")
 
+    async def until_counted(self, *counted: tuple[str, int]) -> None:
+        """Wait until the rows have these statuses and attempts, in order."""
+        await until_async(lambda: self.statuses() == list(counted), what=f"{counted}; now {self.statuses()}")
+
     def errors(self) -> list[str | None]:
         return [row[0] for row in self._database.execute(f"SELECT last_error FROM {self.table} ORDER BY id")]
 

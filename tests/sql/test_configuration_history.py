@@ -155,7 +155,12 @@ def _change(random_: random.Random, database: Database) -> None:
         [*(key.name for key in KEYS.values()), "FAST_POLLING_INTERVAL", "UNIFIED_SYNC_INTERVAL", "mine"]
     )
     field = key.lower().replace("unified_", "")
-    good = {"boolean": ["true", "off", "Yes"], "integer": ["10", "50", "100"], "choice": ["info", "error"]}
+    most = (KEYS[field].maximum if field in KEYS else None) or 0
+    good = {
+        "boolean": ["true", "off", "Yes"],
+        "integer": [str(min(number, most)) for number in (10, 50, 100)],
+        "choice": ["info", "error"],
+    }
     value = random_.choice(good[KEYS[field].kind] if field in KEYS else ["a", "b", None])
     action: Callable[[], Any] = random_.choices(
         [
