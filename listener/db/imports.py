@@ -122,9 +122,13 @@ async def read_content(pool: Pool, id_: int) -> AsyncIterator[bytes]:
             return
 
 
-async def find_copy(pool: Pool, id_: int, *, source: str, sha256: str) -> tuple[int, str | None] | None:
-    """Return id and name of another row of the source whose content was the same and is imported."""
-    rows = await pool.run(query("imports", "find_copy"), {"id": id_, "source": source, "sha256": sha256}, name="import")
+async def find_copy(
+    pool: Pool, id_: int, *, source: str, sha256: str, order_source: str, usual_order_source: str
+) -> tuple[int, str | None] | None:
+    """Return id and name of another row of the source whose content was the same and is imported, as orders of the same
+    order source; a row that names none is of the usual one."""
+    params = {"id": id_, "source": source, "sha256": sha256, "order_source": order_source, "usual": usual_order_source}
+    rows = await pool.run(query("imports", "find_copy"), params, name="import")
     return (rows[0]["id"], rows[0]["name"]) if rows else None
 
 
@@ -136,7 +140,7 @@ async def offer_file(pool: Pool, *, source: str, uri: str, name: str, sha256: st
 
 
 async def read_outcomes(pool: Pool, ids: Collection[int]) -> dict[int, str]:
-    """Return id → status of those files that are done with."""
+    """Return id → status of those files that are done with; `Unread` = there was other content under that name."""
     rows = await pool.run(query("imports", "file_outcomes"), {"ids": list(ids)}, name="import")
     return {row["id"]: row["status"] for row in rows}
 

@@ -7,9 +7,10 @@ SELECT octet_length(held.bytes) AS size_bytes, substring(held.bytes FROM %(first
 FROM (SELECT coalesce(body, convert_to(content, 'UTF8')) AS bytes FROM import_files WHERE id = %(id)s) AS held;
 
 -- name: find_copy
--- Another row whose orders are there already and whose content was the same, under the same source.
+-- Another row whose orders are there already and whose content was the same, under the same source and order source.
 SELECT id, name FROM import_files
-WHERE source = %(source)s AND sha256 = %(sha256)s AND merged_at IS NOT NULL AND id <> %(id)s LIMIT 1;
+WHERE source = %(source)s AND sha256 = %(sha256)s AND merged_at IS NOT NULL AND id <> %(id)s
+  AND coalesce(order_source, %(usual)s) = %(order_source)s LIMIT 1;
 
 -- name: prepare_merge
 -- A place for one batch of orders; it ends with the transaction.
@@ -80,13 +81,14 @@ WHERE id = 1;
 
 -- name: offer_file
 -- Tell of a file that a source holds, as work: nothing when its content is imported or waits already; one that failed is tried
--- again, since somebody has put it there again. (Not within 10 s: then it is just being moved away.)
+-- again, since somebody has put it there again. (Not within 10 s: then it is just being moved away.) So is one that nobody has
+-- read, because there was other content under its name when its turn came.
 WITH known AS MATERIALIZED (
     SELECT id FROM import_files WHERE source = %(source)s AND sha256 = %(sha256)s AND merged_at IS NOT NULL LIMIT 1
 ), again AS (
     UPDATE import_files SET status = 'Pending'
     WHERE source = %(source)s AND uri = %(uri)s AND sha256 = %(sha256)s AND status NOT IN ('Pending', 'Processing')
-      AND updated_at < now() - interval '10 seconds' AND NOT EXISTS (SELECT FROM known)
+      AND (updated_at < now() - interval '10 seconds' OR report ? 'changed') AND NOT EXISTS (SELECT FROM known)
     RETURNING id
 ), added AS (
     INSERT INTO import_files (source, uri, name, sha256, size_bytes)
@@ -99,7 +101,8 @@ SELECT coalesce((SELECT id FROM known), (SELECT id FROM added), (SELECT id FROM 
 
 -- name: file_outcomes
 -- Which of these files are done with.
-SELECT id, status FROM import_files WHERE id = ANY (%(ids)s::bigint[]) AND status IN ('Imported', 'Failed');
+SELECT id, CASE WHEN status = 'Imported' AND merged_at IS NULL AND report ? 'changed' THEN 'Unread' ELSE status END AS status
+FROM import_files WHERE id = ANY (%(ids)s::bigint[]) AND status IN ('Imported', 'Failed');
 
 -- name: record_imported
 -- The row of a file that was imported by hand, in the transaction of its orders.

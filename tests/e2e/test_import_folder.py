@@ -149,3 +149,14 @@ def test_a_row_that_points_out_of_the_folder_is_refused(inbox: Inbox) -> None:
     until(lambda: inbox.rows() == [("x", "Failed", None)], what="the refusal")
     [(error,)] = inbox.town.database.execute("SELECT last_error FROM import_files")
     assert error == "x: '../secret.xml' is no file right in the folder"
+
+
+def test_a_name_that_is_no_text_ends_nothing(inbox: Inbox) -> None:
+    """The notice of such a name ends the watch; the looks go on, and so does everything else."""
+    inbox.town.configure(fast_polling_interval=1)
+    service = inbox.start().wait_ready()
+    (Path(os.fsdecode(os.fsencode(inbox.path) + b"/bad\xff.xml"))).write_text("x")
+    until(lambda: "cannot be stored" in service.log_text, deadline_s=30, what="the word about it")
+    inbox.drop("a.xml", shop.numbered(2))
+    inbox.until_moved("a.xml")
+    assert service.stop() == 0

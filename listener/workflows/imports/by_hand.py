@@ -48,7 +48,14 @@ class ByHand:
         rules = self._settings.rules_of(self._order_source)
         extent = await in_thread(partial(measure, file, rules.most_bytes), self._threads)
         self.size_bytes = extent.size_bytes
-        copy = await find_copy(self._pool, 0, source="inline", sha256=extent.sha256)
+        copy = await find_copy(
+            self._pool,
+            0,
+            source="inline",
+            sha256=extent.sha256,
+            order_source=self._order_source,
+            usual_order_source=self._settings.order_source,
+        )
         if copy is not None:
             return Imported(counts=Counts(), copy_of=copy[0], rejects=[])
         reader = self._reader = Reader(file, rules, check_cancelled=anyio.from_thread.check_cancelled)

@@ -7,7 +7,7 @@ dies in between, the ledger tells the next one that its content is imported.
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -18,12 +18,13 @@ from listener.core.errors import DatabaseError
 from listener.core.events import Event, Publish, Settled, Trouble
 from listener.db.imports import offer_file, read_outcomes
 from listener.db.pool import Pool
-from listener.workflows.imports.found import FileChanged, FileTrouble
+from listener.workflows.imports.found import FileAway, FileChanged, FileTrouble
 from listener.workflows.imports.pipeline import Extent, in_thread, measure
 
 SOURCE = "folder"
 # Without notices (no more inotify watches, a network drive) the folder is watched again after this time.
 _WATCH_AGAIN_S = 60.0
+_TELL_EVERY_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class FolderSource:
         self._poll_s = poll_s
         self._hears = hears
         self._lying: dict[str, _Lying] = {}
+        self._told: dict[str, float] = {}
         self._noticed = anyio.Event()
         self._threads = anyio.CapacityLimiter(2)
 
@@ -103,7 +105,8 @@ class FolderSource:
         except ValueError as error:
             raise FileTrouble(str(error)) from None
         except OSError as error:
-            raise FileTrouble(f"cannot be opened in {self._folder.path}: {error.strerror}") from None
+            trouble = FileAway if isinstance(error, FileNotFoundError) else FileTrouble
+            raise trouble(f"cannot be opened in {self._folder.path}: {error.strerror}") from None
         with file:
             try:
                 yield file
@@ -155,6 +158,10 @@ class FolderSource:
         if not waiting:
             return
         for row, status in (await read_outcomes(self._pool, list(waiting))).items():
+            if status == "Unread":  # its content lies here all the same: the next look offers it anew
+                name = waiting[row].name
+                self._lying[name] = replace(self._lying[name], row=None)
+                continue
             to: Outcome = "processed" if status == "Imported" else "failed"
             try:
                 await in_thread(partial(self._move, waiting[row], to, row), self._threads)
@@ -167,6 +174,12 @@ class FolderSource:
             self._folder.move(seen.name, to, row)
 
     def _tell(self, error: str, *, is_minor: bool = False) -> None:
+        """Tell once in five minutes: each settled file causes a look, and each look meets the same trouble."""
+        now_s = anyio.current_time()
+        self._told = {text: at_s for text, at_s in self._told.items() if now_s - at_s < _TELL_EVERY_S}
+        if error in self._told:
+            return
+        self._told[error] = now_s
         self._publish(Trouble(where=f"folder {self._folder.path}", error=error, is_minor=is_minor))
 
     async def _watch(self) -> None:
@@ -175,6 +188,7 @@ class FolderSource:
                 async for _ in self._folder.changes():
                     if self._hears():
                         self._noticed.set()
-            except (OSError, RuntimeError) as error:
-                self._tell(f"no notices: {error}", is_minor=True)
+            except (OSError, RuntimeError, ExceptionGroup) as error:  # a name that is no UTF-8 comes as a group
+                cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+                self._tell(f"no notices: {cause}", is_minor=True)
             await anyio.sleep(_WATCH_AGAIN_S)

@@ -38,6 +38,10 @@ class FileChanged(FileTrouble):
     """Somebody wrote to the file while it was read: look again later."""
 
 
+class FileAway(FileTrouble):
+    """The file is not where this process looks: another one may see it, so it is tried again."""
+
+
 class FileReplaced(FileTrouble):
     """The file has other content than its row speaks of; that has a row of its own."""
 

@@ -15,10 +15,10 @@ import anyio.from_thread
 
 from listener.core.events import FileImported, Publish
 from listener.core.job import Job
-from listener.core.outcome import Done, Fail, Outcome, Snooze
+from listener.core.outcome import Done, Fail, Outcome, Retry, Snooze
 from listener.db.imports import Counts, find_copy, merging, read_content
 from listener.db.pool import Pool
-from listener.workflows.imports.found import FileChanged, FileReplaced, FileTrouble, Rules
+from listener.workflows.imports.found import FileAway, FileChanged, FileReplaced, FileTrouble, Rules
 from listener.workflows.imports.pipeline import in_thread, measure, merge_orders
 from listener.workflows.imports.reader import Reader
 from listener.workflows.imports.words import words_of
@@ -80,6 +80,8 @@ class Import:
                 return await self._import_file(job, file)
         except FileChanged as change:
             return Snooze(_CHANGED_PAUSE_S, str(change))
+        except FileAway as away:
+            return Retry(str(away))
         except FileReplaced as replaced:
             return _done_unread(job.row["sha256"], {"changed": str(replaced)})
         except FileTrouble as trouble:
@@ -91,10 +93,17 @@ class Import:
             return _done_unread(
                 job.row["sha256"], {"changed": "the file has other content by now, which has its own row"}
             )
-        copy = await find_copy(self._pool, job.id, source=job.row["source"], sha256=extent.sha256)
+        order_source = job.row["order_source"] or self._settings.order_source
+        copy = await find_copy(
+            self._pool,
+            job.id,
+            source=job.row["source"],
+            sha256=extent.sha256,
+            order_source=order_source,
+            usual_order_source=self._settings.order_source,
+        )
         if copy is not None:
             return _done_unread(extent.sha256, {"copy_of": copy[0], "name": copy[1]}, extent.size_bytes)
-        order_source = job.row["order_source"] or self._settings.order_source
         # a text has no encoding any more, whatever it declares
         encoding = "utf-8" if job.row["source"] == "inline" else None
         reader = Reader(
