@@ -18,7 +18,7 @@ from listener.config.environment import Environment
 from listener.config.live import LiveConfig
 from listener.core.budget import Gate
 from listener.core.errors import ListenerError
-from listener.core.events import Bus, Checked, OperationEnded, OperationStarted, QueueMode
+from listener.core.events import Bus, Checked, ConfigLoaded, Event, OperationEnded, OperationStarted, QueueMode
 from listener.core.queue import Limits
 from listener.db.applied import verify_async
 from listener.db.configuration import read_configuration
@@ -64,6 +64,8 @@ class Process:
     claimed; may assign queues. most: handler calls at once. chores, routers: to be filled before `run`.
     """
 
+    _log_level = LiveConfig().log_level
+
     def __init__(
         self,
         env: Environment,
@@ -80,13 +82,13 @@ class Process:
         self.env = env
         self.address = ""
         self.bus = Bus()
-        self.tables: list[QueueTable] = []
-        self._names = list(nouns)
+        self.tables, self._names = list[QueueTable](), list(nouns)
         self._accounts = accounts
         self._serves, self._sets_log = serves, log is None
         self._log = logs.own() if log is None else log
         self._prepare = prepare
         self._most = most
+        self._workflows = workflows or {}
         self._dispatchers: list[Dispatcher] = []
         self._modes: dict[str, tuple[bool, bool, float]] = {}
         self._stack = AsyncExitStack()
@@ -100,6 +102,7 @@ class Process:
         )
         self._running = Operations()
         self.bus.subscribe(self._metrics.on_event)
+        self.bus.subscribe(self._obey_level, ConfigLoaded)  # before its own line is written
         self.bus.subscribe(self._event_log.on_event)
         self.bus.subscribe(self._running.on_event, OperationStarted, OperationEnded)
         self.pool = Pool(
@@ -113,7 +116,6 @@ class Process:
         self.configuration.on_change(self._announce)
         self.slots = Slots(lambda: most(self.live), place=lambda queue: self.live.priority(queue))  # noqa: PLW0108
         self._rescuer = Rescuer(self.bus.publish)
-        self._workflows = workflows or {}
 
     @property
     def live(self) -> LiveConfig:
@@ -228,9 +230,6 @@ class Process:
         )
         self.bus.subscribe(polling.on_event, Checked)
 
-        async def rescue() -> None:
-            await self._rescuer.run_once()
-
         def look() -> None:
             for dispatcher in self._dispatchers:
                 dispatcher.peers_changed()
@@ -239,7 +238,7 @@ class Process:
             lambda: announce(self.pool),
             lambda: read_peers(self.pool),
             lambda: WatchConnection.open(direct_url, schema=self.env.schema_name),
-            rescue,
+            self._rescuer.run_once,
             self.bus.publish,
             on_change=look,
         )
@@ -278,16 +277,17 @@ class Process:
             troubles=self.supervisor.troubles,
         )
 
-    def _announce(self, before: LiveConfig, after: LiveConfig) -> None:
-        """Say how each queue works from now on, and at which level that is said."""
-        if self._sets_log and after.log_level != before.log_level:  # at the start nobody may have asked for the default
-            logs.set_level(after.log_level)
+    def _obey_level(self, _loaded: Event) -> None:
+        if self._sets_log and self.live.log_level != self._log_level:  # at the start nobody may have asked for one
+            self._log_level = self.live.log_level
+            logs.set_level(self._log_level)
+
+    def _announce(self, _before: LiveConfig, after: LiveConfig) -> None:
         for name in self._names:
             mode = (after.is_enabled(name), after.notifications_enabled(name), after.poll_interval_s(name))
             if self._modes.get(name) == mode:
                 continue
-            is_on, is_fast, every_s = mode
-            new = name not in self._modes
+            (is_on, is_fast, every_s), new = mode, name not in self._modes
             self.bus.publish(
                 QueueMode(queue=name, is_enabled=is_on, fast_polling=is_fast, interval_s=every_s, is_start=new)
             )

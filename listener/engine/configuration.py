@@ -81,20 +81,21 @@ class Configuration:
         reading = read_live_config(rows.values, None if is_first else before)
         self.live, self.version = reading.config, rows.version
         self.invalid, self.missing, self.unknown = reading.invalid, reading.missing, reading.unknown
-        if is_first or before != self.live:
-            changed, self._changed = self._changed, anyio.Event()
-            changed.set()
-            for follower in self._followers:
-                follower(before, self.live)
+        is_changed = is_first or before != self.live
         self._publish(
             ConfigLoaded(
                 version=rows.version,
                 invalid=reading.invalid,
                 missing=reading.missing,
                 unknown=reading.unknown,
-                changes={} if is_first else _changes(before, self.live),
+                changes=_changes(before, self.live) if is_changed and not is_first else {},
             )
         )
+        if is_changed:  # told after it was said: what follows from a change may take longer than the change
+            changed, self._changed = self._changed, anyio.Event()
+            changed.set()
+            for follower in self._followers:
+                follower(before, self.live)
 
 
 def _changes(before: LiveConfig, after: LiveConfig) -> dict[str, tuple[str, str]]:

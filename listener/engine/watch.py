@@ -41,7 +41,7 @@ class Watch:
         announce: Callable[[], Awaitable[None]],
         peers: Callable[[], Awaitable[Sequence[int]]],
         open_: Callable[[], Awaitable[Waiting]],
-        rescue: Callable[[], Awaitable[None]],
+        rescue: Callable[[], Awaitable[object]],
         publish: Publish,
         *,
         on_change: Callable[[], None],

@@ -1,12 +1,12 @@
 -- Live configuration: what the service reads, and what `listener config` does.
 
 -- name: configuration
--- Every row, with the number of the newest change, in one snapshot. At least one row, also of an empty table.
+-- Every row, with the number of the newest change, in one snapshot and one row: each replica waits for it at each change.
 -- Others may keep large values here; no word of ours is longer than that.
-SELECT latest.version, params.param_key IS NOT NULL AS is_there, params.param_key,
-       left(btrim(params.param_value, E' \t\n\013\f\r'), 100) AS param_value
-FROM (SELECT coalesce(max(id), 0) AS version FROM configuration_history) AS latest
-LEFT JOIN configuration_params AS params ON true;
+SELECT (SELECT coalesce(max(id), 0) FROM configuration_history) AS version,
+       coalesce(array_agg(param_key::text), ARRAY[]::text[]) AS keys,
+       coalesce(array_agg(left(btrim(param_value, E' \t\n\013\f\r'), 100)), ARRAY[]::text[]) AS "values"
+FROM configuration_params;
 
 -- name: write_value
 SELECT param_key, was_there, old_value FROM config_set(%(param_key)s, %(param_value)s);
