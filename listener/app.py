@@ -107,14 +107,14 @@ class App:
         runs = await assign_sync(process, stack)
         process.chores.append(Schedule(runs, process.configuration, process.bus.publish, queue=SYNC.name).run)
         process.chores.append(Retention(runs, process.bus.publish, days=lambda: process.live.retention_days).run)
-        process.routers.append(
+        process.routes.append(
             shipstation_webhooks(
                 runs,
                 secret=env.shipstation_webhook_secret,
                 is_theirs=lambda url: is_theirs(url, env.shipstation_base_url),
             )
         )
-        process.routers.append(
+        process.routes.append(
             sync_monitor(
                 runs,
                 live=lambda: process.live,

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import anyio.lowlevel
 from anyio.abc import TaskStatus
-from fastapi import APIRouter
+from starlette.routing import Route
 
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
@@ -61,7 +61,7 @@ class Process:
     nouns: queue → what its rows are called; every queue that will be assigned. workflows: queue → its name in
     `polling_metrics`. serves: with the HTTP interface. log: where to, when the program's logging is not ours to set.
     tells_operations: a line for each handler call's start and end. prepare: awaited at each connect, before anything is
-    claimed; may assign queues. most: handler calls at once. chores, routers: to be filled before `run`.
+    claimed; may assign queues. most: handler calls at once. chores, routes: to be filled before `run`.
     """
 
     _log_level = LiveConfig().log_level
@@ -92,7 +92,7 @@ class Process:
         self._dispatchers: list[Dispatcher] = []
         self._modes: dict[str, tuple[bool, bool, float]] = {}
         self._stack = AsyncExitStack()
-        self.chores, self.routers = list[Callable[[], Coroutine[Any, Any, None]]](), list[APIRouter]()
+        self.chores, self.routes = list[Callable[[], Coroutine[Any, Any, None]]](), list[Route]()
         self._metrics = Metrics(self._names)
         self._event_log = logs.EventLog(
             dict(nouns),
@@ -152,7 +152,7 @@ class Process:
         async with anyio.create_task_group() as group:
             figures = self._figures()
             if self._serves:
-                group.start_soon(serve, build(figures, token=self.env.api_token, routers=self.routers), self._sock)
+                group.start_soon(serve, build(figures, token=self.env.api_token, routes=self.routes), self._sock)
             if obeys_signals:
                 group.start_soon(Systemd(figures, self.bus).run)
                 await group.start(self._obey_signals)

@@ -3,6 +3,7 @@
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from listener.clients.drive.account import read_account
 from listener.clients.drive.client import CONNECTOR as DRIVE
 from listener.clients.drive.client import Drive
 from listener.clients.folder import Folder
@@ -100,8 +101,6 @@ async def _ask_shop(process: Process, stack: AsyncExitStack, url: str) -> None:
 
 
 async def _follow_drive(process: Process, stack: AsyncExitStack, folder: str, key_file: Path) -> DriveSource:
-    from listener.clients.drive.account import read_account  # google-auth takes a tenth of a second, and few need it
-
     env, publish = process.env, process.bus.publish
     drive = await stack.enter_async_context(
         Drive(

@@ -8,9 +8,12 @@ proxy on this machine speaks for others).
 import hmac
 import ipaddress
 from collections.abc import Callable
+from functools import wraps
 
-from fastapi import Request
 from pydantic import SecretStr
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 _FORWARDING = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"})
 
@@ -45,6 +48,19 @@ def guard(token: SecretStr | None) -> Callable[[Request], None]:
             )
 
     return from_loopback if token is None else with_token
+
+
+def guarded(route: Route, check: Callable[[Request], None]) -> Route:
+    """Return the route with a check before it; which raises Refused."""
+    endpoint = route.endpoint
+
+    @wraps(endpoint)
+    async def checked(request: Request) -> Response:
+        check(request)
+        response: Response = await endpoint(request)
+        return response
+
+    return Route(route.path, checked, methods=list(route.methods or ()))
 
 
 def _is_loopback(name: str) -> bool:

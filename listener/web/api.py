@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import SecretStr
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from listener.core.errors import DatabaseError
 from listener.obs.metrics import CONTENT_TYPE
-from listener.web.access import Refused, guard
+from listener.web.access import Refused, guard, guarded
+from listener.web.description import describe
 
 
 class Service(Protocol):
@@ -32,79 +35,85 @@ class Service(Protocol):
         """Every queue's figures."""
 
 
-def build(service: Service, *, token: SecretStr | None, routers: Sequence[APIRouter] = ()) -> FastAPI:
-    """Return the application. Errors are JSON: {"error": {"code", "message"}}. routers guard themselves."""
-    api = FastAPI(title="order-listener", docs_url=None, redoc_url=None)
-    api.include_router(_probes(service))
-    api.include_router(_figures(service), dependencies=[Depends(guard(token))])
-    for router in routers:
-        api.include_router(router)
+def build(service: Service, *, token: SecretStr | None, routes: Sequence[Route] = ()) -> Starlette:
+    """Return the application. Errors are JSON: {"error": {"code", "message"}}. routes guard themselves."""
+    check = guard(token)
+    told = [*_probes(service), *(guarded(route, check) for route in _figures(service)), *routes]
 
-    @api.exception_handler(Refused)
-    def refused(_: Request, error: Refused) -> JSONResponse:
-        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-        return _error(error.status, error.code, str(error), headers)
+    async def openapi(_: Request) -> JSONResponse:
+        return JSONResponse(describe(told))
 
-    @api.exception_handler(DatabaseError)
-    def database(_: Request, error: DatabaseError) -> JSONResponse:
-        return _error(503, "database_unavailable", str(error))
-
-    @api.exception_handler(HTTPException)
-    def http(request: Request, error: HTTPException) -> JSONResponse:
-        code, message = {
-            404: ("not_found", f"There is nothing at {request.url.path}; /openapi.json lists what there is."),
-            405: ("method_not_allowed", f"{request.url.path} does not take {request.method}."),
-        }.get(error.status_code, ("http_error", str(error.detail)))
-        return _error(error.status_code, code, message, error.headers)
-
-    @api.exception_handler(Exception)
-    def surprise(_: Request, error: Exception) -> JSONResponse:  # the server logs it with its traceback
-        return _error(500, "internal_error", f"{type(error).__name__} in the service; its log tells more.")
-
-    return api
+    return Starlette(
+        routes=[*told, Route("/openapi.json", openapi)],
+        exception_handlers={
+            Refused: _refused,
+            DatabaseError: _no_database,
+            HTTPException: _http,
+            Exception: _surprise,
+        },
+    )
 
 
-def _probes(service: Service) -> APIRouter:
-    router = APIRouter()
-
-    @router.get("/livez")
-    def livez() -> dict[str, str]:
+def _probes(service: Service) -> list[Route]:
+    async def livez(_: Request) -> Response:
         """The process runs and its event loop turns."""
-        return {"status": "ok"}
+        return JSONResponse({"status": "ok"})
 
-    @router.get("/readyz")
-    async def readyz() -> JSONResponse:
+    async def readyz(_: Request) -> Response:
         """Database, session, configuration and connectors, each named. 503 when one that is needed is not there."""
         is_ready, parts = await service.readiness()
         return JSONResponse({"status": "ready" if is_ready else "not ready", **parts}, 200 if is_ready else 503)
 
-    @router.get("/metrics")
-    async def metrics() -> Response:
+    async def metrics(_: Request) -> Response:
         """Prometheus exposition."""
         return Response(await service.metrics(), media_type=CONTENT_TYPE)
 
-    return router
+    return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
-def _figures(service: Service) -> APIRouter:
-    router = APIRouter()
-
-    @router.get("/api/health/pool")
-    def pool() -> dict[str, Any]:
+def _figures(service: Service) -> list[Route]:
+    async def pool(_: Request) -> Response:
         """Size, idle, checked out and waiting of the connection pool, and active operations."""
-        return {"status": "success", "data": service.pool()}
+        return _success(service.pool())
 
-    @router.get("/api/v1/operations")
-    def operations() -> dict[str, Any]:
+    async def operations(_: Request) -> Response:
         """Handler calls under way in this process, oldest first."""
-        return {"status": "success", "data": service.operations()}
+        return _success(service.operations())
 
-    @router.get("/api/v1/queues")
-    async def queues() -> dict[str, Any]:
+    async def queues(_: Request) -> Response:
         """Pending, processing and failed rows of each queue."""
-        return {"status": "success", "data": await service.queues()}
+        return _success(await service.queues())
 
-    return router
+    return [
+        Route("/api/health/pool", pool),
+        Route("/api/v1/operations", operations),
+        Route("/api/v1/queues", queues),
+    ]
+
+
+def _success(data: Any) -> JSONResponse:
+    return JSONResponse({"status": "success", "data": data})
+
+
+async def _refused(_: Request, error: Any) -> Response:
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return _error(error.status, error.code, str(error), headers)
+
+
+async def _no_database(_: Request, error: Exception) -> Response:
+    return _error(503, "database_unavailable", str(error))
+
+
+async def _http(request: Request, error: Any) -> Response:
+    code, message = {
+        404: ("not_found", f"There is nothing at {request.url.path}; /openapi.json lists what there is."),
+        405: ("method_not_allowed", f"{request.url.path} does not take {request.method}."),
+    }.get(error.status_code, ("http_error", str(error.detail)))
+    return _error(error.status_code, code, message, error.headers)
+
+
+async def _surprise(_: Request, error: Exception) -> Response:  # the server logs it with its traceback
+    return _error(500, "internal_error", f"{type(error).__name__} in the service; its log tells more.")
 
 
 def _error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -1,12 +1,14 @@
 """`GET /api/v1/sync/monitor/status`: do syncs run, and how far have they got."""
 
 from collections.abc import Callable
-from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from listener.config.live import LiveConfig
 from listener.db.sync_runs import SyncRuns
+from listener.web.access import guarded
 
 
 def sync_monitor(
@@ -15,12 +17,10 @@ def sync_monitor(
     live: Callable[[], LiveConfig],
     is_connected: Callable[[], bool],
     guard: Callable[[Request], None],
-) -> APIRouter:
+) -> Route:
     """Return the route. is_connected: does this process hold its session, without which it inserts no run."""
-    router = APIRouter(dependencies=[Depends(guard)])
 
-    @router.get("/api/v1/sync/monitor/status")
-    async def status() -> dict[str, Any]:
+    async def status(_: Request) -> JSONResponse:
         """Whether the schedule runs, the newest run, the watermarks and the sums since `listener stats --reset`."""
         found = await runs.monitor()
         is_enabled = live().is_enabled("sync")
@@ -29,6 +29,6 @@ def sync_monitor(
             "enabled": is_enabled,
             "interval_seconds": live().sync_interval,
         }
-        return {"status": "success", "data": {"scheduler": scheduler, **found}}
+        return JSONResponse({"status": "success", "data": {"scheduler": scheduler, **found}})
 
-    return router
+    return guarded(Route("/api/v1/sync/monitor/status", status), guard)

@@ -9,9 +9,10 @@ import hmac
 import json
 from collections.abc import Callable
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from pydantic import SecretStr
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from listener.db.sync_runs import SyncRuns
 from listener.web.access import Refused
@@ -20,15 +21,13 @@ from listener.web.access import Refused
 MOST_BYTES = 65_536
 
 
-def shipstation_webhooks(runs: SyncRuns, *, secret: SecretStr | None, is_theirs: Callable[[str], bool]) -> APIRouter:
+def shipstation_webhooks(runs: SyncRuns, *, secret: SecretStr | None, is_theirs: Callable[[str], bool]) -> Route:
     """Return the route. secret: None = nobody may call. is_theirs: may an address be fetched."""
-    router = APIRouter()
     expected = secret.get_secret_value().encode() if secret else None
 
-    @router.post("/webhooks/shipstation/{given}")
-    async def receive(given: str, request: Request) -> JSONResponse:
+    async def receive(request: Request) -> JSONResponse:
         """Take a webhook of ShipStation. 401 wrong secret, 413 too long, 400 unreadable or another host's address."""
-        if expected is None or not hmac.compare_digest(given.encode(), expected):
+        if expected is None or not hmac.compare_digest(request.path_params["given"].encode(), expected):
             raise Refused(401, "unauthorized", "The address must end with SHIPSTATION_WEBHOOK_SECRET's value.")
         body = await _body(request)
         kind, url = _read(body)
@@ -38,7 +37,7 @@ def shipstation_webhooks(runs: SyncRuns, *, secret: SecretStr | None, is_theirs:
         run_id = await runs.receive(dedupe_key=key, body=body, url=url)
         return JSONResponse({"status": "repeated" if run_id is None else "accepted", "run": run_id})
 
-    return router
+    return Route("/webhooks/shipstation/{given}", receive, methods=["POST"])
 
 
 async def _body(request: Request) -> bytes:
