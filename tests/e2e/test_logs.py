@@ -171,7 +171,9 @@ def test_log_level_obeys_the_configuration_of_now(town: World) -> None:
     assert service.log_text == quiet
     town.configure(log_level="info")
     until(lambda: len(service.log_text) > len(quiet), deadline_s=30, what="routine lines")
-    assert service.events("Configuration changed: log_level error -> info"), "the change itself is told at the new level"
+    assert service.events("Configuration changed: log_level error -> info"), (
+        "the change itself is told at the new level"
+    )
     assert service.stop() == 0
 
 
