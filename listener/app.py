@@ -17,10 +17,11 @@ from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.db.sync_runs import SyncRuns
 from listener.db.sync_state import SyncState
+from listener.engine.assignment import Assignment
 from listener.engine.supervisor import Supervisor
 from listener.obs import log
 from listener.obs.recycling import Recycling
-from listener.process import Assignment, Process
+from listener.process import Process
 from listener.sources import open_sources, source_accounts
 from listener.web.access import guard
 from listener.web.sync import sync_monitor

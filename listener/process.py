@@ -6,7 +6,6 @@ The service (`app.py`) and a user's program (`library/`) differ in their queues 
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +15,6 @@ from starlette.routing import Route
 
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
-from listener.core.budget import Gate
 from listener.core.errors import ListenerError
 from listener.core.events import Bus, Checked, ConfigLoaded, Event, OperationEnded, OperationStarted, QueueMode
 from listener.core.queue import Limits
@@ -26,10 +24,11 @@ from listener.db.polling_metrics import PollingLog
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.db.watch import WatchConnection, announce, read_peers
+from listener.engine.assignment import Assignment
 from listener.engine.completer import Completer
 from listener.engine.configuration import Configuration
 from listener.engine.dispatcher import Dispatcher
-from listener.engine.executor import Executor, Handler
+from listener.engine.executor import Executor
 from listener.engine.polling_metrics import PollingMetrics
 from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
@@ -43,16 +42,6 @@ from listener.obs.server import address_of, bind, serve
 from listener.obs.systemd import Systemd
 from listener.web.api import build
 from listener.web.figures import Figures
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """A queue, and how this process works on it. limits: what the live configuration means for it."""
-
-    table: QueueTable
-    handler: Handler
-    limits: Callable[[LiveConfig], Limits]
-    gate: Gate | None = None
 
 
 class Process:

@@ -7,10 +7,10 @@ from listener.core.errors import ConfigError, ListenerError
 from listener.db.attached import read_attached
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
+from listener.engine.assignment import Assignment
 from listener.library.calls import Calls
 from listener.library.declaration import Declaration
 from listener.library.threads import Threads
-from listener.process import Assignment
 
 
 async def assignments(

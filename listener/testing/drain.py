@@ -13,6 +13,7 @@ from listener.db.configuration import read_configuration
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable, Settled
 from listener.db.session import Session
+from listener.engine.assignment import Assignment
 from listener.engine.completer import Completer
 from listener.engine.crew import Crew
 from listener.engine.executor import Executor
@@ -20,7 +21,6 @@ from listener.engine.slots import Slots
 from listener.library.assignments import assignments
 from listener.library.listener import Listener
 from listener.obs import log
-from listener.process import Assignment
 
 
 async def drain(app: Listener, url: str, schema: str, names: Sequence[str]) -> list[Settlement]:
