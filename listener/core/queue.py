@@ -13,7 +13,7 @@ class Queue:
     noun: what a row is, in plural, for people ("orders").
     label: the content column that a person knows a row by ("order_number"), for the log.
     columns: content columns that a job carries, in this order.
-    results: columns that `Done.values` may write, with their SQL type.
+    results: columns that `Done.values` may write.
     key: the single-column primary key.
     concurrency_key: at most one row for each value of these NOT NULL columns is `Processing`, guarded by a unique index
     partial on that status. Another one keeps the ready rows to one each: a claim takes no two of one key.
@@ -27,7 +27,7 @@ class Queue:
     noun: str = "rows"
     label: str | None = None
     columns: tuple[str, ...] = ()
-    results: tuple[tuple[str, str], ...] = ()
+    results: tuple[str, ...] = ()
     key: str = "id"
     concurrency_key: tuple[str, ...] = ()
 

@@ -17,7 +17,7 @@ class Attached:
     name: the queue's: the table's, with the schema in front when it is not the installation's.
     key_type: SQL type of the key column, as `QueueTable` wants it.
     columns: the table's own columns, the key among them, in its order; without those of the queue.
-    writable: of these, what a result may be written to, with its SQL type; neither the key nor generated columns.
+    writable: of these, what a result may be written to; neither the key nor generated columns.
     content: columns whose change makes a finished row work again.
     """
 
@@ -30,7 +30,7 @@ class Attached:
     done_word: str
     content: tuple[str, ...]
     columns: tuple[str, ...]
-    writable: tuple[tuple[str, str], ...]
+    writable: tuple[str, ...]
 
     @property
     def queue(self) -> Queue:
@@ -92,6 +92,6 @@ def _attached(row: dict[str, Any]) -> Attached:
         ready_word=row["ready_word"],
         done_word=row["done_word"],
         content=tuple(row["content"]),
-        columns=tuple(name for name, _, _ in row["columns"]),
-        writable=tuple((name, kind) for name, kind, is_writable in row["columns"] if is_writable),
+        columns=tuple(name for name, _ in row["columns"]),
+        writable=tuple(name for name, is_writable in row["columns"] if is_writable),
     )

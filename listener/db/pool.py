@@ -1,6 +1,5 @@
 """The pool: short statements, each its own transaction. No connection is held while a handler runs."""
 
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -8,11 +7,11 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.rows import AsyncRowFactory, DictRow, TupleRow, dict_row, tuple_row
-from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from listener.db.call import STALE_PLAN_STATES, cut_after, shielded
 from listener.db.queries import Statement, query
+from listener.db.values import tolerant
 
 Connection: TypeAlias = psycopg.AsyncConnection[DictRow]
 T = TypeVar("T")
@@ -29,21 +28,6 @@ KEEPALIVES: Mapping[str, Any] = {
     "target_session_attrs": "read-write",
     "client_encoding": "utf8",
 }
-
-
-def _read_json(text: str | bytes) -> Any:
-    """Read jsonb; what Python cannot hold becomes a text that says so.
-
-    A number of 5,000 digits or 3,000 levels of nesting are valid jsonb; raising here would lose the whole claim over
-    one row, and again at every restart.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return f"unreadable JSON: {error}"
-
-
-set_json_loads(_read_json)
 
 
 def search_path(schema: str) -> str:
@@ -76,6 +60,7 @@ class Pool:
                 **KEEPALIVES,
                 "autocommit": True,
                 "row_factory": dict_row,
+                "context": tolerant(),
                 "application_name": "order-listener pool",
                 "prepare_threshold": None if is_pooled else 5,
             },

@@ -210,14 +210,12 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         sql.SQL(", q.{} AS {}").format(_escaped(sql.Identifier(name)), sql.Identifier(f"row_{n}"))
         for n, name in enumerate(queue.columns)
     ]
+    table = sql.Identifier(*([queue.schema] if queue.schema else []), queue.table)
     result = query("queue", "result_column")
     results = [
-        result.format(
-            column=_escaped(sql.Identifier(name)), name=_escaped(sql.Literal(name)), type=_escaped(sql.SQL(kind))
-        )
-        for name, kind in queue.results
+        result.format(column=_escaped(sql.Identifier(name)), name=_escaped(sql.Literal(name)), table=_escaped(table))
+        for name in queue.results
     ]
-    table = sql.Identifier(*([queue.schema] if queue.schema else []), queue.table)
     return {
         "table": _escaped(table),
         "relation": _escaped(sql.Literal(table.as_string(None))),

@@ -58,7 +58,6 @@ class Declaration:
 
     def queue(self, attached: Attached) -> Queue:
         """The engine's declaration of the attached table. Raises ConfigError for a column that it does not have."""
-        kinds = dict(attached.writable)
         columns = attached.columns if self.model is None else self.model.columns
         problems = [
             f"{self._place}: {attached.table} has no column {name!r}, which {self.model.name} asks for; "
@@ -68,14 +67,9 @@ class Declaration:
         ]
         problems += [
             f"{self._place}: results={name!r} is no column of {attached.table} that can be written; "
-            f"these can: {', '.join(kinds)}"
+            f"these can: {', '.join(attached.writable)}"
             for name in self.results
-            if name not in kinds
-        ]
-        problems += [
-            f"{self._place}: results={name!r} is an array ({kinds[name]}); only single values and json can be written"
-            for name in self.results
-            if kinds.get(name, "").endswith("[]")
+            if name not in attached.writable
         ]
         if problems:
             raise ConfigError("\n".join(problems))
@@ -86,7 +80,7 @@ class Declaration:
             ready_word=attached.ready_word,
             done_word=attached.done_word,
             columns=columns,
-            results=tuple((name, kinds[name]) for name in self.results),
+            results=self.results,
             key=attached.key,
         )
 

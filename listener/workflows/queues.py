@@ -9,7 +9,7 @@ UPLOAD = Queue(
     noun="orders",
     label="order_number",
     columns=("source", "order_number", "order_key", "payload"),
-    results=(("shipstation_order_id", "text"), ("order_key", "text"), ("uploaded_at", "timestamptz")),
+    results=("shipstation_order_id", "order_key", "uploaded_at"),
 )
 IMPORT = Queue(
     name="import",
@@ -19,13 +19,10 @@ IMPORT = Queue(
     label="name",
     columns=("source", "order_source", "uri", "name", "version", "sha256", "merged_at"),
     results=(
-        ("sha256", "text"),
-        ("size_bytes", "bigint"),
-        *(
-            (f"orders_{word}", "integer")
-            for word in ("found", "inserted", "updated", "unchanged", "ignored", "rejected")
-        ),
-        ("report", "jsonb"),
+        "sha256",
+        "size_bytes",
+        *(f"orders_{word}" for word in ("found", "inserted", "updated", "unchanged", "ignored", "rejected")),
+        "report",
     ),
 )
 SYNC = Queue(
@@ -35,7 +32,7 @@ SYNC = Queue(
     noun="sync runs",
     label="reason",
     columns=("connector", "account", "reason", "params", "stats"),
-    results=(("stats", "jsonb"),),
+    results=("stats",),
     concurrency_key=("connector", "account"),
 )
 QUEUES: dict[str, Queue] = {queue.name: queue for queue in (UPLOAD, IMPORT, SYNC)}

@@ -121,8 +121,10 @@ WHERE q.{key} = o.row_key AND q.claim_id = o.claim_id AND q.status || '' = 'Proc
 RETURNING q.{key} AS job_key, o.claim_id, q.status = {ready} AND q.scheduled_at <= now() AS is_due;
 
 -- name: result_column
--- Not a statement: one member of settle's SET list, for each column that the queue lets `Done` write.
-, {column} = CASE WHEN o.kind = 'complete' AND o.result ? {name} THEN (o.result ->> {name})::{type} ELSE q.{column} END
+-- Not a statement: one member of settle's SET list, for each column that the queue lets `Done` write. As a record of the
+-- table, so that a list becomes an array, and a text in a json column stays a text.
+, {column} = CASE WHEN o.kind = 'complete' AND o.result ? {name}
+                  THEN (jsonb_populate_record(NULL::{table}, o.result)).{column} ELSE q.{column} END
 
 -- name: rescue
 -- Give back the rows whose session is gone (its advisory lock is not in pg_locks), counting no attempt, or whose time
