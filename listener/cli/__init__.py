@@ -11,7 +11,7 @@ def main() -> None:
     """Run the command line; a known error ends without a traceback."""
     # Most of the start is imports, and Ctrl-C inside one prints a traceback: until they are done it simply ends us.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # structlog would load rich, 80 ms and 8 MiB, for tracebacks that we write as plain text
+    # structlog would load rich, 60 ms and 4 MiB, for tracebacks that we write as plain text
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     gc.disable()  # next to nothing that is imported is garbage, and looking for it takes a tenth of a start
     from listener.cli.commands import build
