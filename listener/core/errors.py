@@ -4,7 +4,7 @@ ListenerError
 ├── ConfigError        the environment, a flag or a configuration value is wrong
 ├── DatabaseError      the database answered, and the answer means we cannot go on
 │   ├── Unmigrated     its schema is older or newer than this code
-│   ├── Pooled         the direct address leads through a transaction pooler
+│   ├── Pooled         the direct address leads through a transaction pooler, or to another database
 │   └── Unreachable    no connection, a cut one, or a server that takes no writes: try again later
 ├── SessionLost        our Postgres session ended: the lease is gone
 ├── ClaimLost          the row that we work on is somebody else's by now
@@ -35,7 +35,7 @@ class Unmigrated(DatabaseError):  # noqa: N818 - reads as a state, like psycopg'
 
 
 class Pooled(DatabaseError):  # noqa: N818
-    """Notifications do not arrive: the direct address is a transaction pooler."""
+    """Notifications do not arrive: the direct address is a transaction pooler, or another database."""
 
 
 class Unreachable(DatabaseError):  # noqa: N818

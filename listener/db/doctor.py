@@ -23,7 +23,7 @@ from listener.db.files import schema_files
 from listener.db.pool import Connection, Pool
 from listener.db.queries import query, template
 from listener.db.queue import _escaped, _fields
-from listener.db.session import Session, lock_class_oid
+from listener.db.session import Session, identity, lock_class_oid
 
 #: Asked as they stand; `stuck`, `queue_indexes`, `triggers`, `surroundings` and `peer` want something of us.
 QUESTIONS = frozenset(
@@ -104,8 +104,13 @@ class Patient:
             return Peer("", "", ("", "", ""))
         return Peer(ours, f"{row['address']}:{row['port']}", (row["idle"], row["interval"], row["count"]))
 
+    async def identity(self) -> DictRow:
+        """Which database this is: `place` and `token`."""
+        self.asked += 1
+        return await identity(self.pool)
+
     async def hear_bell(self, direct_url: str) -> None:
-        """Do what the service does at its start: a session, and a notification that must arrive on it.
+        """Do what the service does at its start: a session, and a notification of the pool that must arrive on it.
 
         Raises Pooled when it does not arrive, and what opening a session raises. Nothing is left behind.
         """

@@ -36,6 +36,10 @@ POOLER_CURE = (
     "notifications do not arrive on the listener's session: its address leads through a transaction pooler; "
     "set LISTENER_DIRECT_URL to an address that is not a transaction pooler"
 )
+_TWO_DATABASES = (
+    "DATABASE_URL and LISTENER_DIRECT_URL lead to two databases ({pool} and {session}): no notification of the one"
+    " arrives in the other; set both to the same database"
+)
 
 
 def lock_class(schema: str) -> int:
@@ -170,7 +174,8 @@ class Session:
     async def self_test(self, pool: Pool, *, limit_s: float = 5.0) -> None:
         """Ring from a pool connection and hear it here: the only test that a pooler cannot pass.
 
-        Needs `listen` to be running. Raises Pooled when the token does not arrive in `limit_s` seconds.
+        Needs `listen` to be running. Raises Pooled when the token does not arrive in `limit_s` seconds, and says
+        whether a pooler or another database is why.
         """
         token = os.urandom(8).hex()
         arrived = self._echoes[token] = anyio.Event()
@@ -179,9 +184,13 @@ class Session:
             with anyio.move_on_after(limit_s) as waiting:
                 await arrived.wait()
             if waiting.cancelled_caught:
-                raise Pooled(POOLER_CURE)
+                raise Pooled(await self._why_unheard(pool))
         finally:
             del self._echoes[token]
+
+    async def _why_unheard(self, pool: Pool) -> str:
+        [ours] = await self.ask(query("session", "identity"))
+        return different(await identity(pool), ours) or POOLER_CURE
 
     def _hear(self, channel: str, payload: str) -> None:
         if channel == ECHO_CHANNEL:
@@ -222,6 +231,17 @@ async def end_former(pool: Pool, *, schema: str, session_key: int, backend_pid: 
     beyond being the same role. Raises Unreachable, DatabaseError."""
     params = {"lock_class_oid": lock_class_oid(schema), "session_key": session_key, "backend_pid": backend_pid}
     return bool(await pool.run(query("session", "end_former"), params, name="end former session"))
+
+
+async def identity(pool: Pool) -> DictRow:
+    """Return which database a pool leads to: `place` in words, and a `token` that tells it from any other."""
+    return (await pool.run(query("session", "identity"), {}, name="self-test"))[0]
+
+
+def different(pool: DictRow, session: DictRow) -> str:
+    """Say that the two addresses lead to two databases, and what to do; empty when they are one. Pure."""
+    same = pool["token"] == session["token"]
+    return "" if same else _TWO_DATABASES.format(pool=pool["place"], session=session["place"])
 
 
 async def probe(url: str) -> None:

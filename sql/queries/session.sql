@@ -66,6 +66,12 @@ SELECT EXISTS (
 -- The self-test, rung from a pool connection; it must arrive on the session.
 SELECT pg_notify('listener_echo', %(token)s);
 
+-- name: identity
+-- Which database this is, in words, and a token that no other database has: when its server started, and its number there.
+SELECT concat(current_database(), ' on ', coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'a local socket')) AS place,
+       concat_ws(' ', extract(epoch FROM pg_catalog.pg_postmaster_start_time()), d.oid) AS token
+FROM pg_catalog.pg_database AS d WHERE d.datname = current_database();
+
 -- name: end_former
 -- Our former session may still stand on the server (a half-open socket): end it, so that its rows are free now.
 -- Named by its lock, so that a process id that was given to somebody else meanwhile is not touched.

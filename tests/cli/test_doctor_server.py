@@ -62,6 +62,35 @@ def test_the_pool_is_asked_for_as_well(patient: Ward) -> None:
     assert first.advice == "create it (createdb), or correct DATABASE_URL"
 
 
+def test_two_addresses_of_two_databases(patient: Ward, server: Server, template: str) -> None:
+    """What the service's start would call a pooler is told as it is, and by `listener run` too."""
+    with fresh_database(server, template) as other:
+        found = patient.trouble(DATABASE_URL=other.url, LISTENER_DIRECT_URL=patient.database.url)
+    assert list(found) == ["addresses", "pooler"]
+    for check in found.values():
+        assert [each.verdict for each in check] == ["fail"]
+        assert f"lead to two databases ({other.name} on " in check[0].seen
+        assert f" and {patient.database.name} on " in check[0].seen
+        assert check[0].advice == "set both to the same database"
+
+
+def test_two_addresses_with_two_roles(patient: Ward, server: Server) -> None:
+    """The role of the pool has its own privileges, and those are what claims and settles need."""
+    role, (name,) = f"poor_of_{patient.database.name}", patient.database.execute("SELECT current_user")[0]
+    patient.database.execute(f"CREATE ROLE {role} LOGIN; GRANT pg_monitor TO {role}")
+    try:
+        parts = urlsplit(patient.database.url)
+        url = urlunsplit(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}"))
+        found = patient.trouble(DATABASE_URL=url, LISTENER_DIRECT_URL=patient.database.url)
+    finally:
+        patient.database.execute(f"DROP ROLE {role}")
+    assert [each.verdict for each in found["addresses"]] == ["warn"]
+    assert f"the pool comes as {role}, the session as {name}" in found["addresses"][0].seen
+    assert [each.verdict for each in found["grants"]] == ["fail"]
+    assert f"{role} may not even read what it should be granted" in found["grants"][0].seen
+    assert "run deploy/roles.sql" in found["grants"][0].advice
+
+
 @pytest.mark.parametrize(
     ("number", "verdict", "advice"),
     [

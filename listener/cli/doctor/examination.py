@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Annotated
@@ -25,6 +26,7 @@ from listener.workflows.queues import QUEUES
 CHECKS: Mapping[str, Check] = MappingProxyType(
     {
         "reachable": server.reachable,
+        "addresses": server.addresses,
         "version": server.version,
         "migrations": schema.migrations,
         "grants": schema.grants,
@@ -90,9 +92,14 @@ async def examine(
     """Make every check once. clock: seconds since 1970 on this machine. Raises nothing of the database's."""
     started_s = time.perf_counter()
     findings: list[Finding] = []
-    url = env.direct_url.get_secret_value()
-    async with Pool(url, schema=env.schema_name, is_pooled=False, min_size=0, max_size=2) as pool:
-        case = Case(env=env, patient=Patient(pool), long_s=long_s, replicas=replicas, clock=clock)
+    url, schema = env.direct_url.get_secret_value(), env.schema_name
+    async with AsyncExitStack() as pools:
+        pool = await pools.enter_async_context(Pool(url, schema=schema, is_pooled=False, min_size=0, max_size=2))
+        patient = pool_end = Patient(pool)
+        if env.is_pooled:
+            way = Pool(env.database_url.get_secret_value(), schema=schema, is_pooled=True, min_size=0, max_size=1)
+            pool_end = Patient(await pools.enter_async_context(way))
+        case = Case(env=env, patient=patient, pool_end=pool_end, long_s=long_s, replicas=replicas, clock=clock)
         stop = ""
         for name, check in CHECKS.items():
             reason = stop or ("the schema is not this release's; see migrations" if _waits(name, findings) else "")
@@ -109,7 +116,8 @@ async def examine(
             except ListenerError as error:
                 findings.append(_unmade(name, error))
                 stop = "the database cannot be entered" if name == "reachable" else ""
-        return Examination(findings, case.patient.asked, time.perf_counter() - started_s)
+        asked = patient.asked + (pool_end.asked if pool_end is not patient else 0)
+        return Examination(findings, asked, time.perf_counter() - started_s)
 
 
 async def _queues(pool: Pool) -> list[Queue]:

@@ -27,12 +27,14 @@ class Finding:
 class Case:
     """What a check may look at.
 
-    queues: ours and the attached ones. long_s: seconds after which an open transaction or a waiting row is too old.
-    replicas: processes that are meant to run. clock: seconds since 1970 on this machine.
+    patient: the database, by the session's address. pool_end: the same by the pool's, one object where there is one
+    address. queues: ours and the attached ones. long_s: seconds after which an open transaction or a waiting row is too
+    old. replicas: processes that are meant to run. clock: seconds since 1970 on this machine.
     """
 
     env: Environment
     patient: Patient
+    pool_end: Patient
     queues: Sequence[Queue] = ()
     long_s: float = 300.0
     replicas: int = 1

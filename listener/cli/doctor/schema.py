@@ -1,6 +1,8 @@
 """Checks of the schema: migrations, grants, triggers, indexes, how tables are stored."""
 
 from listener.cli.doctor.finding import Case, Finding, fail, ok, several, warn
+from listener.core.errors import DatabaseError, Unreachable
+from listener.db.doctor import Patient
 
 #: Privileges that are named; of more, only how many.
 _SHOWN = 3
@@ -18,11 +20,25 @@ async def migrations(case: Case) -> list[Finding]:
 
 
 async def grants(case: Case) -> list[Finding]:
-    """The role has what the service needs, and row security hides nothing from it."""
+    """The role has what the service needs, at both addresses, and row security hides nothing from it."""
+    problems = await _grants(case.patient, case.env.schema_name)
+    if case.pool_end is not case.patient:
+        problems += [each for each in await _grants(case.pool_end, case.env.schema_name) if each not in problems]
+    role = (await case.patient.ask("server"))[0]["role"]
+    return problems or [ok(f"{role} has every privilege that the service needs")]
+
+
+async def _grants(patient: Patient, schema: str) -> list[Finding]:
     problems = []
-    around = await case.patient.surroundings()
-    role, schema = around["role"], case.env.schema_name
-    lacking = await case.patient.ask("grants")
+    around = await patient.surroundings()
+    role = around["role"]
+    try:
+        lacking = await patient.ask("grants")
+    except DatabaseError as error:
+        if isinstance(error, Unreachable):
+            raise
+        seen = f"{role} may not even read what it should be granted ({error})"
+        return [fail(seen, "as an administrator: run deploy/roles.sql, or come as a role that it made")]
     if lacking:
         words = ", ".join(f"{each['privilege']} on {each['object']}" for each in lacking[:_SHOWN])
         cures = "; ".join(each["cure"] for each in lacking[:_SHOWN])
@@ -39,9 +55,9 @@ async def grants(case: Case) -> list[Finding]:
         problems.append(warn(seen, around["cure_creates"]))
     problems += [
         fail(f"row security hides rows of {row['object']} from {role}: what it does not see is never done", row["cure"])
-        for row in await case.patient.ask("policies")
+        for row in await patient.ask("policies")
     ]
-    return problems or [ok(f"{role} has every privilege that the service needs")]
+    return problems
 
 
 async def triggers(case: Case) -> list[Finding]:

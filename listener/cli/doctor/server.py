@@ -4,7 +4,7 @@ from listener.cli.doctor.finding import Case, Finding, fail, ok, warn
 from listener.config.environment import redacted
 from listener.core.errors import Pooled
 from listener.db.applied import OLDEST_SERVER
-from listener.db.session import probe
+from listener.db.session import different, probe
 
 #: Major release → first minor one in which VACUUM no longer removes the commit status of a notification that is still
 #: in the queue (LISTEN then fails with "could not access status of transaction"), and an error while notifications are
@@ -21,6 +21,22 @@ async def reachable(case: Case) -> list[Finding]:
         await probe(url)
     server = (await case.patient.ask("server"))[0]
     return [ok(f"{redacted(case.env.direct_url)} as {server['role']}, PostgreSQL {server['version_text']}")]
+
+
+async def addresses(case: Case) -> list[Finding]:
+    """The pool and the session come to the same database, as the same role."""
+    if case.pool_end is case.patient:
+        return [ok("one address for the pool and the session")]
+    here, there = await case.patient.identity(), await case.pool_end.identity()
+    fault = different(there, here)
+    if fault:
+        seen, _, advice = fault.partition("; ")
+        return [fail(seen, advice)]
+    ours, theirs = [(await each.ask("server"))[0]["role"] for each in (case.patient, case.pool_end)]
+    if ours != theirs:
+        seen = f"the pool comes as {theirs}, the session as {ours}: only the same role may end a session that hangs"
+        return [warn(seen, "name the same user in DATABASE_URL and LISTENER_DIRECT_URL")]
+    return [ok(f"DATABASE_URL and LISTENER_DIRECT_URL lead to the same database, both as {ours}")]
 
 
 async def version(case: Case) -> list[Finding]:
@@ -63,7 +79,7 @@ async def clock(case: Case) -> list[Finding]:
 async def pooler(case: Case) -> list[Finding]:
     """A notification from the pool arrives on a session, exactly as the service tests it at its start."""
     try:
-        await case.patient.hear_bell(case.env.direct_url.get_secret_value())
+        await case.pool_end.hear_bell(case.env.direct_url.get_secret_value())
     except Pooled as error:
         seen, _, advice = str(error).partition("; ")
         return [fail(seen, advice)]
