@@ -3,37 +3,54 @@
 --
 --   psql "$ADMIN_URL" -f deploy/roles.sql                      schema: LISTENER_SCHEMA, else public
 --   psql "$ADMIN_URL" -v prefix=shop -v schema=shop -f deploy/roles.sql
+--   psql "$ADMIN_URL" -v monitor=on -f deploy/roles.sql        `listener doctor` as the runtime role sees other roles' sessions
+-- ADMIN_URL: a superuser; or a role with CREATEROLE that owns the database. It exits with 3 when it could not grant all.
 --
 -- listener_owner    owns the schema's objects; `listener migrate`, `listener attach`
 -- listener_runtime  the service, and the commands beside it (status, retry, config, import, sync, doctor)
--- listener_writer   programs that insert orders and read their state; neither payloads nor UPDATE
--- listener_reader   dashboards: every table without payloads, files and raw replies
+-- listener_writer   programs that insert orders, which are Pending by default, and read their state; neither payloads nor UPDATE
+-- listener_reader   dashboards: every table without payloads, files and raw replies, and without the errors that quote them
 --
 -- No role gets a password here: ALTER ROLE listener_runtime PASSWORD '…' (or \password), certificates or IAM are yours.
 -- What each role gets is the list listener_privileges(), which comes with the schema.
 \set ON_ERROR_STOP on
 \getenv env_schema LISTENER_SCHEMA
-\if :{?schema}
-\elif :{?env_schema}
-    \set schema :env_schema
+\if :{?env_schema}
 \else
-    \set schema public
+    \set env_schema ''
+\endif
+\if :{?schema}
+\else
+    \set schema :env_schema
 \endif
 \if :{?prefix}
 \else
     \set prefix listener
 \endif
+\if :{?monitor}
+\else
+    \set monitor off
+\endif
+-- Empty is not set, as for the service.
+SELECT coalesce(nullif(:'schema', ''), 'public') AS schema, coalesce(nullif(:'prefix', ''), 'listener') AS prefix \gset
 BEGIN;
 SET LOCAL client_min_messages = warning;
 -- psql puts no variables into the body of a DO: they go by way of settings.
-SELECT set_config('listener.schema', :'schema', true), set_config('listener.prefix', :'prefix', true) \g /dev/null
+SELECT set_config('listener.schema', :'schema', true), set_config('listener.prefix', :'prefix', true),
+       set_config('listener.monitor', :'monitor', true) \g /dev/null
 
 DO $roles$
 DECLARE
+    prefix CONSTANT text := current_setting('listener.prefix');
     name text;
 BEGIN
+    -- The server would cut longer names off, and all four would be one.
+    IF octet_length(prefix || '_runtime') > 63 OR octet_length(current_setting('listener.schema')) > 63 THEN
+        RAISE EXCEPTION 'too long for a name: prefix % (at most 55 bytes) or schema % (at most 63)', prefix, current_setting('listener.schema')
+            USING HINT = 'give a shorter -v prefix or LISTENER_SCHEMA';
+    END IF;
     FOREACH name IN ARRAY ARRAY['owner', 'runtime', 'writer', 'reader'] LOOP
-        name := concat(current_setting('listener.prefix'), '_', name);
+        name := concat(prefix, '_', name);
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
             EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION', name);
         END IF;
@@ -42,6 +59,10 @@ BEGIN
                 USING HINT = format('ALTER ROLE %I NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS, or give another -v prefix', name);
         END IF;
     END LOOP;
+    -- An administrator who is no superuser grants on the owner's objects as a member of that role.
+    IF NOT pg_has_role(concat(prefix, '_owner'), 'USAGE') THEN
+        EXECUTE format('GRANT %I TO CURRENT_USER', concat(prefix, '_owner'));
+    END IF;
 END
 $roles$;
 
@@ -66,16 +87,35 @@ BEGIN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), owner);
     -- An import keeps one batch of orders in a temporary table.
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), concat(current_setting('listener.prefix'), '_runtime'));
+    -- What an administrator may not grant or take away is only a warning of the server's.
+    IF has_schema_privilege('public', in_schema, 'CREATE') THEN
+        RAISE EXCEPTION 'everybody may still create objects in schema %, because % may not change that', in_schema, current_user
+            USING HINT = format('run this script as a superuser or as the owner of the schema: REVOKE CREATE ON SCHEMA %I FROM PUBLIC', in_schema);
+    END IF;
+    FOREACH name IN ARRAY ARRAY['owner', 'runtime', 'writer', 'reader'] LOOP
+        name := concat(current_setting('listener.prefix'), '_', name);
+        IF NOT (has_schema_privilege(name, in_schema, 'USAGE') AND has_database_privilege(name, current_database(), 'CONNECT')) THEN
+            RAISE EXCEPTION '% may not enter schema % of %, because % may not grant that', name, in_schema, current_database(), current_user
+                USING HINT = 'run this script as a superuser, or as the owner of database and schema';
+        END IF;
+    END LOOP;
 END
 $schema$;
 
 DO $activity$
+DECLARE
+    name text;
 BEGIN
-    -- Dashboards and `listener doctor` see what other roles' sessions do, never more of the tables.
-    EXECUTE format('GRANT pg_monitor TO %I', concat(current_setting('listener.prefix'), '_reader'));
+    -- Dashboards see what other roles' sessions do, never more of the tables; `listener doctor` too, with -v monitor=on.
+    FOREACH name IN ARRAY CASE WHEN current_setting('listener.monitor')::boolean THEN ARRAY['reader', 'runtime'] ELSE ARRAY['reader'] END LOOP
+        name := concat(current_setting('listener.prefix'), '_', name);
+        IF NOT pg_has_role(name, 'pg_monitor', 'USAGE') THEN
+            EXECUTE format('GRANT pg_monitor TO %I', name);
+        END IF;
+    END LOOP;
 EXCEPTION WHEN insufficient_privilege THEN
-    RAISE WARNING 'not granted, because % may not: GRANT pg_monitor TO %_reader; without it a dashboard does not see the sessions of other roles',
-        current_user, current_setting('listener.prefix');
+    -- The one thing that may be left out: nothing works less for it.
+    RAISE WARNING 'not granted, because % may not: GRANT pg_monitor TO %; without it the sessions of other roles are not seen', current_user, name;
 END
 $activity$;
 
@@ -135,6 +175,20 @@ SELECT to_regprocedure(format('%I.listener_privileges()', :'schema')) IS NOT NUL
         FOREACH statement IN ARRAY statements LOOP
             EXECUTE statement;
         END LOOP;
+        -- A GRANT that the administrator may not make is only a warning of the server's.
+        SELECT string_agg(format('%s on %s for %s', g.privilege, g.object, g.role), ', ') INTO missing
+        FROM (
+            SELECT concat(prefix, '_', p.role) AS role, p.object, p.privilege,
+                   CASE WHEN p.kind = 'sequence' THEN has_sequence_privilege(concat(prefix, '_', p.role), p.relation::oid, p.privilege)
+                        WHEN p.columns IS NULL THEN has_table_privilege(concat(prefix, '_', p.role), p.relation::oid, p.privilege)
+                        ELSE (SELECT bool_and(has_column_privilege(concat(prefix, '_', p.role), p.relation::oid, c, p.privilege)) FROM unnest(p.columns) AS c)
+                   END AS is_there
+            FROM listener_privileges() AS p) AS g
+        WHERE NOT g.is_there;
+        IF missing IS NOT NULL THEN
+            RAISE EXCEPTION 'not granted, because % may not: %', current_user, missing
+                USING HINT = 'run this script as a superuser, or as the owner of these tables; an attached table''s owner grants on it';
+        END IF;
     END
     $grants$;
 \else

@@ -78,6 +78,7 @@ class App:
         """Run until SIGTERM or SIGINT. Raises ConfigError, DatabaseError for what no waiting mends."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.process)
+            self.supervisor.awaits_migration = self.env.await_migration
             if UPLOAD.name in self._names:
                 client = await stack.enter_async_context(
                     shipstation(self.env, self.process.pool, self.process.bus.publish)

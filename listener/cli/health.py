@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from listener.config.environment import load_environment
+from listener.config.environment import load_http_address
 from listener.core.errors import ConfigError, ListenerError
 
 # Shorter than any health check's own limit, so that what is wrong is said.
@@ -22,7 +22,7 @@ def health(
     live: Annotated[bool, typer.Option("--live", help="Only whether the process answers at all.")] = False,
 ) -> None:
     """Ask the process that runs on this machine whether it is ready; exit 1 if it is not."""
-    print(_check(load_environment().http_address, "/livez" if live else "/readyz"))
+    print(_check(load_http_address(), "/livez" if live else "/readyz"))
 
 
 def _check(address: tuple[str, int], path: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -82,6 +82,11 @@ class Environment(ImportEnvironment):
         allow_inf_nan=False,
         alias="LISTENER_SHUTDOWN_TIMEOUT",
         description="seconds that running work gets after SIGTERM",
+    )
+    await_migration: bool = Field(
+        default=False,
+        alias="LISTENER_AWAIT_MIGRATION",
+        description="true: `listener run` waits for a schema of its release, where it would end",
     )
     recycle_after: int = Field(
         default=0,
@@ -161,8 +166,7 @@ class Environment(ImportEnvironment):
     @property
     def http_address(self) -> tuple[str, int]:
         """Host (IPv6 without brackets) and port to serve on."""
-        host, _, port = self.http.rpartition(":")
-        return host.strip("[]"), int(port)
+        return _address(self.http)
 
     @property
     def database_address(self) -> str:
@@ -180,6 +184,11 @@ class Environment(ImportEnvironment):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Values come from load_environment alone: nothing is read behind the caller's back."""
         return (init_settings,)
+
+
+def _address(http: str) -> tuple[str, int]:
+    host, _, port = http.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def redacted(url: SecretStr) -> str:
@@ -209,6 +218,21 @@ def load_environment(environ: Mapping[str, str] = os.environ, env_file: str | Pa
     if settings is None or problems:  # outside of `except`: the error would carry the secrets along
         raise ConfigError("\n".join(problems))
     return settings
+
+
+def load_http_address(environ: Mapping[str, str] = os.environ, env_file: str | Path | None = ".env") -> tuple[str, int]:
+    """Read where the process on this machine serves, and nothing else: who asks it needs no database.
+
+    Raises ConfigError when LISTENER_HTTP is no address.
+    """
+    field = Environment.model_fields["http"]
+    value = (_file(env_file) | dict(environ)).get("LISTENER_HTTP", "").strip() or field.default
+    details: list[ErrorDetails] = []
+    try:
+        return _address(TypeAdapter(HttpAddress).validate_python(value))
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    raise ConfigError(f"LISTENER_HTTP: {value[:80]!r}: {details[0]['msg']} ({field.description})")
 
 
 def _file(path: str | Path | None) -> dict[str, str]:

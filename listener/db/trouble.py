@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from listener.core.errors import ConfigError, DatabaseError, ListenerError
+from listener.core.errors import ConfigError, DatabaseError, ListenerError, Unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ _TROUBLES = (
     _Trouble(
         ("42501",),
         r"permission denied",
-        "not permitted in {where} ({text}): grant the right to the user of DATABASE_URL, or use the owner's account",
+        "not permitted in {where} ({text}): grant the right to the user of DATABASE_URL (deploy/roles.sql grants each"
+        " role what it needs), or use the owner's account",
         is_permanent=True,
     ),
     _Trouble(
@@ -141,6 +142,15 @@ def is_permanent(error: BaseException) -> bool:
         return isinstance(error, ConfigError | DatabaseError)
     trouble = _trouble(error)
     return _is_bad_address(error) or (trouble is not None and trouble.is_permanent)
+
+
+def is_final(error: ListenerError) -> bool:
+    """Tell what no waiting mends: a setting, the server's no to the login or to a statement, not its silence."""
+    if isinstance(error, ConfigError):
+        return True
+    if not isinstance(error, DatabaseError):
+        return False
+    return not isinstance(error, Unreachable) or (error.__cause__ is not None and is_permanent(error.__cause__))
 
 
 def where(url: str) -> str:

@@ -19,6 +19,7 @@ from listener.core.errors import (
     ListenerError,
     Pooled,
     SessionLost,
+    Unmigrated,
     Unreachable,
     most_telling,
 )
@@ -26,7 +27,7 @@ from listener.core.events import Publish, Rung, SessionClosed, SessionOpened, St
 from listener.core.retry import Backoff
 from listener.db.pool import Pool
 from listener.db.session import CONFIG_CHANNEL, PEERS_CHANNEL, WAKE_CHANNEL, Session, end_former
-from listener.db.trouble import is_permanent
+from listener.db.trouble import is_final
 from listener.engine.bell import Bell
 from listener.engine.completer import Completer
 from listener.engine.configuration import Configuration
@@ -74,6 +75,8 @@ class Supervisor:
     ) -> None:
         self.state = "starting"
         self.detail = "no connection yet"
+        #: A schema that does not fit is waited for at the start, instead of ending the process.
+        self.awaits_migration = False
         self._pool = pool
         self._direct_url = direct_url
         self._workers: dict[str, Worker] = {}
@@ -92,6 +95,9 @@ class Supervisor:
         self._stopping = anyio.Event()
         self._hurrying = anyio.Event()
         self._is_releasing = False
+
+    def _is_awaited(self, error: ListenerError) -> bool:
+        return self.awaits_migration and isinstance(error, Unmigrated)
 
     def add(self, worker: Worker) -> None:
         """Work on a queue too; before the first connect or while `verify` runs."""
@@ -118,7 +124,7 @@ class Supervisor:
             error = await self._live()
             if error is None:
                 break
-            if not self._has_connected and _is_final(error):
+            if not self._has_connected and is_final(error) and not self._is_awaited(error):
                 raise error
             await self._wait_to_reconnect(error)
         self.state, self.detail = "stopped", "stopped"
@@ -288,12 +294,3 @@ class Supervisor:
         self._publish(SessionClosed(reason=str(error), retry_s=delay_s))
         with anyio.move_on_after(delay_s):
             await self._stopping.wait()
-
-
-def _is_final(error: ListenerError) -> bool:
-    """Tell what no waiting mends: a setting, the server's no to the login or to a statement, not its silence."""
-    if isinstance(error, ConfigError):
-        return True
-    if not isinstance(error, DatabaseError):
-        return False
-    return not isinstance(error, Unreachable) or (error.__cause__ is not None and is_permanent(error.__cause__))

@@ -2,7 +2,8 @@
 -- and the tests take apart. Every row of it is needed: without it a statement of the role is refused.
 -- role: runtime = the service and the commands that work beside it, writer = programs that insert orders, reader = dashboards.
 -- columns: null = the whole relation. relation: null = it is not there.
--- Neither the writer nor the reader sees what an order, a file, a webhook or a record of an API holds.
+-- Neither the writer nor the reader sees what an order, a file, a webhook or a record of an API holds, nor the errors and reports
+-- that quote it. A writer does not name a status, so what it inserts is Pending.
 -- SELECT FOR UPDATE needs UPDATE; a sequence behind an identity column needs nothing, one behind a serial column does.
 CREATE OR REPLACE FUNCTION listener_privileges()
 RETURNS TABLE (role text, object text, relation regclass, kind text, privilege text, columns text[])
@@ -26,12 +27,12 @@ AS $$
             ('runtime', 'shipstation_parcels', '{SELECT, INSERT, UPDATE}', NULL, NULL),
             ('runtime', 'sync_quarantine', '{SELECT, INSERT, UPDATE}', NULL, NULL),
             ('runtime', 'webhook_events', '{SELECT, INSERT, UPDATE, DELETE}', NULL, NULL),
-            ('writer', 'orders_inbox', '{INSERT}', NULL, '{source, order_number, payload, priority, scheduled_at, status}'),
+            ('writer', 'orders_inbox', '{INSERT}', NULL, '{source, order_number, payload, priority, scheduled_at}'),
             ('writer', 'orders_inbox', '{SELECT}', NULL, '{id, source, order_number, status, scheduled_at, attempts, created_at, finished_at,
                                                            uploaded_at, fulfillment_status, tracking_number, carrier_code, shipped_at}'),
             ('reader', 'listener_queues', '{SELECT}', NULL, NULL),
-            ('reader', 'orders_inbox', '{SELECT}', '{payload}', NULL),
-            ('reader', 'import_files', '{SELECT}', '{content, body}', NULL),
+            ('reader', 'orders_inbox', '{SELECT}', '{payload, last_error}', NULL),
+            ('reader', 'import_files', '{SELECT}', '{content, body, report, last_error}', NULL),
             ('reader', 'sync_runs', '{SELECT}', NULL, NULL),
             ('reader', 'configuration_params', '{SELECT}', NULL, NULL),
             ('reader', 'configuration_history', '{SELECT}', NULL, NULL),

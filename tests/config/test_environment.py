@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from listener.config.environment import Environment, load_environment, redacted
+from listener.config.environment import Environment, load_environment, load_http_address, redacted
 from listener.core.errors import ConfigError
 
 URL = "postgresql://app:hunter2@db.internal/shop"
@@ -261,3 +261,16 @@ def test_nothing_is_read_behind_the_callers_back(monkeypatch: pytest.MonkeyPatch
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load().schema_name = "x"  # type: ignore[misc]
+
+
+def test_where_it_serves_is_read_without_a_database(tmp_path: Path) -> None:
+    """A health check's container may have nothing else."""
+    (tmp_path / ".env").write_text("LISTENER_HTTP=[::1]:81\nDATABASE_URL=nonsense\n")
+    assert load_http_address({}, None) == ("127.0.0.1", 8080)
+    assert load_http_address({}, tmp_path / ".env") == ("::1", 81)
+    assert load_http_address({"LISTENER_HTTP": "0.0.0.0:82", "LISTENER_TYPO": "1"}, tmp_path / ".env") == (
+        "0.0.0.0",
+        82,
+    )
+    with pytest.raises(ConfigError, match=r"^LISTENER_HTTP: 'nowhere': "):
+        load_http_address({"LISTENER_HTTP": "nowhere"}, None)

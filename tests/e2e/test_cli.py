@@ -29,6 +29,7 @@ from waiting import until
 from e2e.service import Orders, Services
 from listener.cli import main
 from listener.db.embedded import Cluster
+from listener.db.migrate import migrate
 
 Done = subprocess.CompletedProcess[str]
 Call = Callable[..., Done]
@@ -525,6 +526,21 @@ def test_run_ends_when_the_database_does_not_exist(database: Database, commands:
 def test_run_ends_when_the_schema_was_never_migrated(empty_database: Database, commands: Services) -> None:
     done = commands.run("run", DATABASE_URL=empty_database.url)
     assert re.fullmatch(r"schema public of \S+ was never migrated: run `listener migrate`", problem(done, FAILED))
+
+
+def test_run_waits_for_a_migration_where_it_is_told_to(empty_database: Database, commands: Services) -> None:
+    """A container starts beside the migration: it lives, is not ready and says why, and goes on by itself."""
+    service = commands.start(LISTENER_AWAIT_MIGRATION="true", DATABASE_URL=empty_database.url)
+    try:
+        lines = until(lambda: service.events("No database session")[1:], deadline_s=30, what="two attempts")
+        assert "was never migrated: run `listener migrate`" in lines[0]["reason"]
+        assert service.get("/livez")[0] == 200
+        assert service.get("/readyz")[0] == 503
+        migrate(empty_database.url, "public")
+        service.wait_ready()
+        assert service.stop() == 0
+    finally:
+        service.close()
 
 
 # Ctrl-C

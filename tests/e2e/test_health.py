@@ -1,12 +1,14 @@
 """`listener health`, as a container's health check runs it."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from conftest import Database
 from sandbox.server import Client
 
-from e2e.service import Services
+from e2e.service import Services, clean_environ
 
 
 def test_it_tells_ready_alive_and_away(listeners: Services, api: Client, database: Database, tmp_path: Path) -> None:
@@ -14,6 +16,16 @@ def test_it_tells_ready_alive_and_away(listeners: Services, api: Client, databas
     address = service.address.removeprefix("http://")
     ready = listeners.run("health", LISTENER_HTTP=f"0.0.0.0:{address.rpartition(':')[2]}")
     assert (ready.returncode, ready.stdout) == (0, "ready\n"), ready.stderr
+
+    alone = subprocess.run(
+        [sys.executable, "-m", "listener", "health"],
+        env={**clean_environ(), "LISTENER_HTTP": address},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (alone.returncode, alone.stdout) == (0, "ready\n"), f"it needs no database: {alone.stderr}"
 
     service.kill()
     gone = listeners.run("health", "--live", LISTENER_HTTP=address)

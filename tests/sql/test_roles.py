@@ -1,16 +1,19 @@
 """Least privilege: what deploy/roles.sql grants is enough for the service, and nothing of it can be left out."""
 
 import re
+import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from conftest import Server
+from conftest import Database, Server
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import InsufficientPrivilege
-from roles import Roles, roles
+from roles import ROLES, SCRIPT, Roles, roles
 
 from listener.db.migrate import migrate
 from listener.db.queries import load, query, template
@@ -192,6 +195,7 @@ def test_a_writer_inserts_orders_and_reads_their_state(made: Roles, writer: psyc
         "SELECT id FROM orders_inbox WHERE payload IS NOT NULL",
         "INSERT INTO orders_inbox (order_number) VALUES ('w2') RETURNING payload",
         "INSERT INTO orders_inbox (order_number, claim_id) VALUES ('w2', 1)",
+        "INSERT INTO orders_inbox (order_number, status) VALUES ('w2', 'Uploaded')",
         "INSERT INTO orders_inbox (source, order_number) VALUES ('shop', 'w1')"
         " ON CONFLICT (source, order_number) DO UPDATE SET payload = excluded.payload",
         "UPDATE orders_inbox SET status = 'Uploaded'",
@@ -225,7 +229,9 @@ def test_a_reader_sees_every_table_and_no_payload(made: Roles) -> None:
             conn.execute(f"SELECT {', '.join(map(_quoted, columns[0] or ['*']))} FROM {name}".encode())
         for refused_statement in (
             "SELECT payload FROM orders_inbox",
+            "SELECT last_error FROM orders_inbox",
             "SELECT content FROM import_files",
+            "SELECT report FROM import_files",
             "SELECT body FROM webhook_events",
             "SELECT row FROM sync_quarantine",
             "UPDATE orders_inbox SET priority = 1",
@@ -284,6 +290,87 @@ def test_an_installation_of_an_administrator_is_taken_over(server: Server, psql:
         assert execute(owners) == [(made.name("owner"),)]
         execute("DELETE FROM listener_migrations WHERE kind <> 'migration'")
         assert len(migrate(made.url("owner"), "public").applied) > 50
+
+
+@pytest.fixture
+def admin(empty_database: Database) -> Iterator[Roles]:
+    """An administrator who is no superuser, as managed services give one: it may make roles, and owns the database."""
+    name = f"admin_of_{empty_database.name}"
+    conn = empty_database.connect()
+    conn.execute(f"CREATE ROLE {name} LOGIN CREATEROLE")
+    conn.execute(f"ALTER DATABASE {empty_database.name} OWNER TO {name}")
+    made = Roles(empty_database, f"of_{empty_database.name}", "public", Path("psql"))
+    try:
+        yield made
+    finally:
+        conn.execute(f"ALTER DATABASE {empty_database.name} OWNER TO CURRENT_USER")
+        for role in (*(made.name(role) for role in ROLES), name):
+            if conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).rowcount:
+                conn.execute(f"DROP OWNED BY {role} CASCADE")
+        for role in (*(made.name(role) for role in ROLES), name):
+            conn.execute(f"DROP ROLE IF EXISTS {role}")
+
+
+def test_an_administrator_without_superuser_runs_it_again_and_again(admin: Roles, psql: Path) -> None:
+    parts = conninfo_to_dict(admin.database.url)
+    url = f"postgresql://admin_of_{admin.database.name}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+
+    def apply() -> None:
+        done = subprocess.run(
+            [psql, "--no-psqlrc", "--quiet", url, "-v", f"prefix={admin.prefix}", "-f", SCRIPT],
+            env={"LISTENER_SCHEMA": ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+
+    apply()
+    migrate(admin.url("owner"), "public")
+    apply()
+    apply()
+    with admin.connect("runtime") as conn:
+        conn.execute("SELECT FROM orders_inbox FOR UPDATE")
+
+
+def test_what_could_not_be_granted_is_an_error(admin: Roles, psql: Path) -> None:
+    """An attached table of somebody else: the server only warns, and the service would be refused later."""
+    migrate(admin.database.url, "public")
+    made = replace(admin, psql=psql)
+    made.database.execute("CREATE TABLE bills (id bigint PRIMARY KEY)")
+    made.database.execute("SELECT attach_queue('bills'::regclass)")
+    assert made.run("-v", f"prefix={made.prefix}").returncode == 0
+    made.database.execute(f"REVOKE ALL ON bills FROM {made.name('runtime')}")
+    made.database.execute(f"GRANT SELECT, UPDATE ON bills TO admin_of_{admin.database.name}")
+    parts = conninfo_to_dict(admin.database.url)
+    url = f"postgresql://admin_of_{admin.database.name}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+    made.database.execute(f"GRANT {made.name('owner')} TO admin_of_{admin.database.name} WITH ADMIN OPTION")
+    done = subprocess.run(
+        [psql, "--no-psqlrc", "--quiet", url, "-v", f"prefix={made.prefix}", "-f", SCRIPT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 3
+    assert f"not granted, because admin_of_{admin.database.name} may not: " in done.stderr
+    assert f"SELECT on public.bills for {made.name('runtime')}" in done.stderr
+
+
+@pytest.mark.parametrize("prefix", ["p" * 56, "ä" * 28])
+def test_a_prefix_that_is_too_long_is_refused(empty_database: Database, psql: Path, prefix: str) -> None:
+    """56 bytes and "_runtime" are 64: cut off, all four would be one role."""
+    done = Roles(empty_database, prefix, "public", psql).run("-v", f"prefix={prefix}")
+    assert done.returncode == 3
+    assert f"too long for a name: prefix {prefix}" in done.stderr
+    assert empty_database.execute("SELECT FROM pg_roles WHERE rolname LIKE %s", [f"{prefix[:20]}%"]) == []
+
+
+def test_the_doctor_may_be_given_a_look_at_others(server: Server, psql: Path) -> None:
+    with roles(server, psql) as made:
+        seen = "SELECT pg_has_role(%s, 'pg_monitor', 'USAGE')"
+        assert made.database.execute(seen, [made.name("runtime")]) == [(False,)]
+        assert made.run("-v", f"prefix={made.prefix}", "-v", "monitor=on").returncode == 0
+        assert made.database.execute(seen, [made.name("runtime")]) == [(True,)]
 
 
 def test_a_role_that_is_a_superuser_is_refused(server: Server, psql: Path) -> None:
