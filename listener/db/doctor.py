@@ -19,7 +19,7 @@ from psycopg.rows import DictRow
 from listener.core.errors import DatabaseError, ListenerError, Unmigrated
 from listener.core.queue import Queue
 from listener.db.applied import verify_async
-from listener.db.files import schema_files
+from listener.db.files import schema_files, sql_dir
 from listener.db.pool import Connection, Pool
 from listener.db.queries import query, template
 from listener.db.queue import _escaped, _fields
@@ -28,7 +28,8 @@ from listener.db.session import Session, identity, lock_class_oid
 #: Asked as they stand; `stuck`, `queue_indexes`, `triggers`, `surroundings` and `peer` want something of us.
 QUESTIONS = frozenset(
     {"server", "grants", "policies", "bypasses", "invalid_indexes", "storage", "transactions", "hidden_sessions",
-     "horizon", "prepared", "notifications", "capacity", "clock"}
+     "horizon", "prepared", "notifications", "capacity", "clock", "definitions",
+     "settings", "sequences"}
 )  # fmt: skip
 
 #: Rows that wait or failed are counted up to here: enough for a person, and bounded for the database.
@@ -78,6 +79,17 @@ class Patient:
     async def triggers(self) -> list[DictRow]:
         """Every trigger that ought to be on a queue's table or on the configuration, with its state."""
         return await self._run(query("doctor", "triggers"), {"wanted": json.dumps(wanted_triggers())})
+
+    async def sequences(self) -> list[DictRow]:
+        """Columns that a sequence numbers: last number `given`, `highest` that is there; null = not ours to see."""
+        rows = await self.ask("sequences")
+        for row in rows:
+            row["highest"] = None
+            if row["given"] is not None:
+                table = sql.Identifier(self.pool.schema, row["relation"])
+                fields = {"name": sql.Identifier(row["name"]), "table": table}
+                row["highest"] = (await self._run(template("doctor", "highest", fields), {}))[0]["highest"] or 0
+        return rows
 
     async def queue_indexes(self, queue: Queue) -> DictRow:
         """Whether the indexes that claims and rescues read are there."""
@@ -137,6 +149,12 @@ class Patient:
     async def _run(self, statement: sql.SQL | sql.Composed, params: dict[str, Any]) -> list[DictRow]:
         self.asked += 1
         return await self.pool.run(statement, params, name="doctor")
+
+
+def catalogue() -> list[DictRow]:
+    """Return what `definitions` answers of a schema that is right: made from the SQL files of this release."""
+    rows: list[DictRow] = json.loads((sql_dir() / "catalogue.json").read_text("utf-8"))
+    return rows
 
 
 def wanted_triggers() -> Sequence[tuple[str, str]]:

@@ -22,6 +22,7 @@ from listener.db.applied import verify_async
 from listener.db.call import cut_after, shielded, translated
 from listener.db.pool import KEEPALIVES, Connection, Pool, search_path
 from listener.db.queries import Statement, query
+from listener.db.trouble import where
 
 Heard = Callable[[str, str], None]
 
@@ -253,7 +254,14 @@ async def probe(url: str) -> None:
         conn = await psycopg.AsyncConnection.connect(
             url, autocommit=True, **{**KEEPALIVES, "target_session_attrs": "any"}
         )
+        told = conn.pgconn.parameter_status
+        refuses = told(b"default_transaction_read_only") == b"on" and told(b"in_hot_standby") != b"on"
         await conn.close()
+    if refuses:
+        raise Unreachable(
+            "default_transaction_read_only is on for this role, this database or the whole server, so nothing can be"
+            f" claimed: ALTER ROLE (or DATABASE, SYSTEM) … RESET default_transaction_read_only for {where(url)}"
+        )
 
 
 async def count_connections(pool: Pool) -> int:

@@ -49,6 +49,7 @@ def test_a_row_is_not_in_force(patient: Ward, key: str, value: str, verdict: str
 
 @pytest.fixture
 def inbox(patient: Ward) -> Iterator[Ward]:
+    patient.database.execute("SELECT setval(pg_get_serial_sequence('orders_inbox', 'id'), 1000)")
     yield patient
     patient.database.execute("DELETE FROM orders_inbox")
 

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,41 @@ def test_a_transaction_stays_open(patient: Ward, open_transaction: psycopg.Conne
     assert "idle_in_transaction_session_timeout" in found.advice
     patient.database.execute(found.advice.partition(", or ")[2].partition(";")[0])
     until(lambda: patient.trouble(long_s=0) == {}, what="the end of the transaction")
+
+
+def test_our_own_sessions_are_never_to_be_ended(patient: Ward) -> None:
+    """The watch waits in one statement for a minute; a process of ours that hangs is restarted, not cut off."""
+    with (
+        psycopg.connect(patient.database.url, application_name="order-listener watch") as watch,
+        psycopg.connect(patient.database.url, application_name="order-listener upload-1") as own,
+    ):
+        pid = own.info.backend_pid
+        watch.execute("SELECT 1")
+        own.execute("SELECT 1")
+        found = patient.only("transactions", long_s=0)
+    assert f"pid {pid} (postgres, order-listener upload-1)" in found.seen
+    assert "terminate" not in found.advice
+    assert "restart a process that hangs" in found.advice
+
+
+def test_a_transaction_that_is_blocked_names_the_blocker(
+    patient: Ward, open_transaction: psycopg.Connection[Any]
+) -> None:
+    held_by = open_transaction.info.backend_pid
+    open_transaction.execute("LOCK TABLE webhook_events IN SHARE MODE")
+    with psycopg.connect(patient.database.url, application_name="a writer") as writer:
+        pid = writer.info.backend_pid
+        waiting = threading.Thread(target=writer.execute, args=["LOCK TABLE webhook_events IN EXCLUSIVE MODE"])
+        waiting.start()
+        waits = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+        until(lambda: patient.database.execute(waits, [pid])[0][0], what="the writer's wait")
+        found = patient.trouble(long_s=0)["transactions"]
+        open_transaction.rollback()
+        waiting.join()
+    [blocked] = [each for each in found if f"pid {pid} " in each.seen]
+    [blocker] = [each for each in found if f"pid {held_by} " in each.seen]
+    assert f"pg_terminate_backend({held_by})" in blocker.advice
+    assert blocked.advice == f"it waits for what pid {held_by} has locked: look at that one first"
 
 
 def test_a_prepared_transaction_was_forgotten(patient: Ward) -> None:

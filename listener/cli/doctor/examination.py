@@ -13,7 +13,9 @@ import typer
 
 from listener.cli.doctor import rows, schema, server, sessions
 from listener.cli.doctor.api import credentials_work
+from listener.cli.doctor.definitions import definitions
 from listener.cli.doctor.finding import Case, Check, Finding, Verdict
+from listener.cli.doctor.settings import settings
 from listener.config.environment import Environment, load_environment
 from listener.core.errors import DatabaseError, ListenerError, Unreachable
 from listener.core.queue import Queue
@@ -30,7 +32,10 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "version": server.version,
         "migrations": schema.migrations,
         "grants": schema.grants,
+        "definitions": definitions,
+        "sequences": rows.sequences,
         "triggers": schema.triggers,
+        "settings": settings,
         "bypasses": schema.bypasses,
         "indexes": schema.indexes,
         "storage": schema.storage,
@@ -50,8 +55,22 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 )
 #: They name tables or functions of ours.
 NEED_SCHEMA = frozenset(
-    {"grants", "triggers", "bypasses", "indexes", "storage", "pooler", "configuration", "work", "credentials"}
+    {
+        "grants",
+        "definitions",
+        "sequences",
+        "triggers",
+        "bypasses",
+        "indexes",
+        "storage",
+        "pooler",
+        "configuration",
+        "work",
+        "credentials",
+    }
 )
+#: They do what the service does.
+NEED_WRITES = frozenset({"sequences", "pooler", "work", "credentials"})
 _MARKS = MappingProxyType({"ok": "ok", "warn": "warn", "fail": "FAIL", "unknown": "????"})
 
 cli = typer.Typer()
@@ -102,7 +121,7 @@ async def examine(
         case = Case(env=env, patient=patient, pool_end=pool_end, long_s=long_s, replicas=replicas, clock=clock)
         stop = ""
         for name, check in CHECKS.items():
-            reason = stop or ("the schema is not this release's; see migrations" if _waits(name, findings) else "")
+            reason = stop or _why_not(name, findings)
             if reason:
                 findings.append(Finding("unknown", f"not made: {reason}", check=name))
                 continue
@@ -128,8 +147,14 @@ async def _queues(pool: Pool) -> list[Queue]:
         return own
 
 
-def _waits(name: str, findings: list[Finding]) -> bool:
-    return name in NEED_SCHEMA and any(each.check == "migrations" and each.verdict == "fail" for each in findings)
+def _why_not(name: str, findings: list[Finding]) -> str:
+    """Why a check would only repeat what an earlier one has found; empty when it would not."""
+    failed = {each.check: each.seen for each in findings if each.verdict == "fail"}
+    if name in NEED_SCHEMA and "migrations" in failed:
+        return "the schema is not this release's; see migrations"
+    if name in NEED_WRITES and schema.ONLY_READS in failed.get("grants", ""):
+        return "it takes a role that may write; see grants"
+    return ""
 
 
 def _unmade(name: str, error: ListenerError) -> Finding:

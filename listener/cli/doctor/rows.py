@@ -54,11 +54,33 @@ async def _queue(case: Case, queue: Queue) -> list[Finding]:
         )
         problems.append(fail(seen, f"stop that program, then {found['cure_stray']}"))
     if found["waiting"]:
-        rows = "10000 rows and more" if found["waiting"] == MOST_COUNTED else several(found["waiting"], "row")
-        seen = f"{rows} of {queue.name} due for more than {case.long_s:.0f} s (oldest: {where} = {found['waiter']})"
+        rows = f"{_rows(found['waiting'])} of {queue.name}"
+        seen = f"{rows} due for more than {case.long_s:.0f} s (oldest: {where} = {found['waiter']})"
         cure = f"see /readyz, the log and `listener status`; is {queue.name} in LISTENER_QUEUES, and switched on?"
         problems.append(fail(seen, cure if is_running else "start `listener run`"))
     if found["failed"]:
-        seen = f"{several(found['failed'], 'row')} of {queue.name} Failed"
+        seen = f"{_rows(found['failed'])} of {queue.name} Failed"
         problems.append(warn(seen, f"{found['cure_failed']}; then `listener retry {queue.name} --failed`"))
     return problems
+
+
+def _rows(count: int) -> str:
+    """No more are counted than that."""
+    return f"{MOST_COUNTED} rows or more" if count >= MOST_COUNTED else several(count, "row")
+
+
+async def sequences(case: Case) -> list[Finding]:
+    """No sequence is behind the numbers that it has to give; data that was loaded with its numbers leaves it so."""
+    rows = await case.patient.sequences()
+    problems = [
+        fail(
+            f"{row['relation']}.{row['name']} goes up to {row['highest']}, its sequence only to {row['given']}:"
+            " an INSERT takes a number that is there, and is refused",
+            f"as the owner: {row['cure']}",
+        )
+        for row in rows
+        if row["given"] is not None and row["given"] < row["highest"]
+    ]
+    unseen = sum(row["given"] is None for row in rows)
+    told = f"; {unseen} are the owner's to look at" if unseen else ""
+    return problems or [ok(f"{several(len(rows) - unseen, 'sequence')} not behind{told}")]

@@ -4,6 +4,8 @@ from listener.cli.doctor.finding import Case, Finding, fail, ok, several, warn
 from listener.core.errors import DatabaseError, Unreachable
 from listener.db.doctor import Patient
 
+#: Said once, in place of each privilege that such a role lacks.
+ONLY_READS = "may change neither orders nor syncs: it is no role for the service, nor for its doctor"
 #: Privileges that are named; of more, only how many.
 _SHOWN = 3
 #: Dead rows beyond which a table is looked at, and their share of the living ones.
@@ -32,6 +34,10 @@ async def _grants(patient: Patient, schema: str) -> list[Finding]:
     problems = []
     around = await patient.surroundings()
     role = around["role"]
+    if not around["may_write"]:
+        return [
+            fail(f"{role} {ONLY_READS}", "use the service's own DATABASE_URL, or run deploy/roles.sql for its role")
+        ]
     try:
         lacking = await patient.ask("grants")
     except DatabaseError as error:

@@ -28,15 +28,18 @@ async def transactions(case: Case) -> list[Finding]:
         fail(
             f"pid {row['pid']} ({_who(row)}) has a transaction open for {row['open_s']:.0f} s, {row['state']}:"
             f" VACUUM removes nothing newer, its rows stay locked; last: {' '.join(row['statement'].split())}",
-            f"end it in its program, or {row['cure']}; and set idle_in_transaction_session_timeout for its role",
+            _end(
+                row,
+                f"end it in its program, or {row['cure']}; and set idle_in_transaction_session_timeout for its role",
+            ),
         )
         for row in rows
         if row["open_s"] > case.long_s
     ]
-    hidden = (await case.patient.ask("hidden_sessions"))[0]["hidden"]
-    if hidden:
-        seen = f"{several(hidden, 'session')} of other roles cannot be looked into"
-        problems.append(warn(seen, "run the doctor as a role that has pg_monitor"))
+    others = (await case.patient.ask("hidden_sessions"))[0]
+    if not others["may_see"]:
+        seen = f"{several(others['hidden'], 'session')} of other roles cannot be looked into, nor can standbys"
+        problems.append(warn(seen, f"as an administrator: {others['cure']}; or run the doctor as a role that has it"))
     return problems or [ok(f"none of {len(rows)} open ones is older than {case.long_s:.0f} s")]
 
 
@@ -98,8 +101,18 @@ async def notifications(case: Case) -> list[Finding]:
                 f"pid {row['pid']} ({_who(row)}) LISTENs inside an open transaction, for {row['open_s']:.0f} s:"
                 " it hears nothing, and the queue cannot be emptied"
             )
-            problems.append(fail(seen, f"have it commit after LISTEN (autocommit), or {row['cure']}"))
+            problems.append(fail(seen, _end(row, f"have it commit after LISTEN (autocommit), or {row['cure']}")))
     return problems or [ok(f"the queue is {used:.1%} full")]
+
+
+def _end(row: Mapping[str, Any], of_others: str) -> str:
+    """What to do about an open transaction: of ours the process is what is to be ended, not its session."""
+    if row["blocked_by"]:
+        pids = ", ".join(map(str, row["blocked_by"]))
+        return f"it waits for what pid {pids} has locked: look at that one first"
+    if row["is_ours"]:
+        return "it is the service's own: wait for its end; restart a process that hangs, and its rows are taken at once"
+    return of_others
 
 
 def _who(row: Mapping[str, Any]) -> str:
