@@ -33,6 +33,8 @@ cli = typer.Typer(
 #: The older plans' figures.
 LEAST_SKIP_SHARE, MOST_CALLS_AN_HOUR, MOST_CONNECTIONS = 0.8, 200, 10
 MOST_END_TO_END_S, MOST_ERROR_SHARE = 120.0, 0.01
+#: Of fewer orders nothing is known: a stage in which nobody ordered has shown nothing.
+LEAST_ORDERS = 20
 #: A check that is older than two of the slowest polls tells that nobody works.
 _STALE_H = 0.25
 _UPLOADS, _IMPORTS = "shipstation-upload", "xml-import"
@@ -48,16 +50,18 @@ class Stage:
     syncs: bool = False
 
 
-_UPLOAD_ON = {"fast_polling_enabled": True, "enable_fast_upload_polling": True}
-_ALL_ON = {**_UPLOAD_ON, "enable_fast_xml_polling": True}
+_UPLOAD_ON = {"upload_enabled": True, "fast_polling_enabled": True, "enable_fast_upload_polling": True}
+_ALONE = {"import_enabled": False, "sync_enabled": False}
+_IMPORT_ON = {**_UPLOAD_ON, "import_enabled": True, "enable_fast_xml_polling": True}
+_ALL_ON = {**_IMPORT_ON, "sync_enabled": True}
 STAGES: dict[str, dict[int, Stage]] = {
     "two-stage": {
-        1: Stage(48, {**_UPLOAD_ON, "fast_polling_interval": 15}),
+        1: Stage(48, {**_UPLOAD_ON, **_ALONE, "fast_polling_interval": 15}),
         2: Stage(72, {**_ALL_ON, "sync_interval": 120}, imports=True, syncs=True),
     },
     "three-week": {
         1: Stage(48, {**_UPLOAD_ON, "enable_fast_xml_polling": False, "sync_interval": 300}),
-        2: Stage(48, {**_ALL_ON, "sync_interval": 300}, imports=True),
+        2: Stage(48, {**_IMPORT_ON, "sync_interval": 300}, imports=True),
         3: Stage(48, {**_ALL_ON, "sync_interval": 120}, imports=True, syncs=True),
     },
 }
@@ -92,6 +96,7 @@ def check(
     plan: Annotated[str, typer.Option("--plan", help="two-stage or three-week.")] = "two-stage",
     stage: Annotated[int, typer.Option("--stage", min=1, help="Of the plan.")] = 1,
     hours: Annotated[float | None, typer.Option("--hours", min=0.01, help="To judge; default: the plan's.")] = None,
+    orders: Annotated[int, typer.Option("--orders", min=1, help="Fewer than these are not enough.")] = LEAST_ORDERS,
     metrics: Annotated[
         list[str] | None,
         typer.Option("--metrics", metavar="URL", help="/metrics of each process; default LISTENER_HTTP."),
@@ -103,7 +108,7 @@ def check(
         known = "; ".join(f"--plan {name} --stage {', '.join(map(str, stages))}" for name, stages in STAGES.items())
         raise ConfigError(f"--plan {plan} has no --stage {stage}; known: {known}")
     env = load_environment()
-    found = anyio.run(judge, env, STAGES[plan][stage], hours, metrics or [f"http://{env.http}/metrics"])
+    found = anyio.run(judge, env, STAGES[plan][stage], hours, metrics or [f"http://{env.http}/metrics"], orders)
     is_passed = all(each.verdict == "pass" for each in found)
     if as_json:
         told = {"plan": plan, "stage": stage, "passed": is_passed, "criteria": [asdict(each) for each in found]}
@@ -117,13 +122,20 @@ def check(
         raise typer.Exit(1)
 
 
-async def judge(env: Environment, stage: Stage, hours: float | None, urls: Sequence[str]) -> list[Criterion]:
+async def judge(
+    env: Environment, stage: Stage, hours: float | None, urls: Sequence[str], orders: int = LEAST_ORDERS
+) -> list[Criterion]:
     """Judge every criterion of a stage over its hours. Raises Unreachable, DatabaseError, Unmigrated."""
     hours = stage.hours if hours is None else hours
     async with opened(env) as pool:
         figures = Figures(pool, hours)
         found = [await _settings(pool, stage), await _watched(figures, stage, hours), await _skips(figures, _UPLOADS)]
-        found += [*_calls(await _read_metrics(urls)), await _errors(figures, stage), await _connections(figures)]
+        found += [
+            await _enough(figures, stage, orders),
+            *_calls(await _read_metrics(urls)),
+            await _errors(figures, stage),
+            await _connections(figures),
+        ]
         if stage.imports:
             found.append(await _skips(figures, _IMPORTS))
         if stage.syncs:
@@ -172,6 +184,20 @@ def _calls(calls: Calls | str) -> list[Criterion]:
         Criterion("API calls", "pass" if calls.per_hour < MOST_CALLS_AN_HOUR else "fail", seen, few),
         Criterion("rate limit", "fail" if calls.throttled else "pass", f"{calls.throttled} answers 429", none),
     ]
+
+
+async def _enough(figures: Figures, stage: Stage, orders: int) -> Criterion:
+    """Something has happened that the other criteria can be judged by."""
+    row = await figures.uploads()
+    ended, wanted = row["done"] + row["failed"], f"{orders} orders or more"
+    seen, is_enough = f"{ended} orders", ended >= orders
+    if stage.imports:
+        row = await figures.files()
+        seen, wanted = f"{seen}, {row['done'] + row['failed']} files", f"{wanted}, and a file"
+        is_enough = is_enough and row["done"] + row["failed"] > 0
+    return Criterion(
+        "work", "pass" if is_enough else "fail", seen if is_enough else f"not enough to judge: {seen}", wanted
+    )
 
 
 async def _errors(figures: Figures, stage: Stage) -> Criterion:

@@ -20,8 +20,8 @@ from listener.cli.rollout import check as check_command
 from listener.core.errors import ConfigError
 
 HOURS = 2.0
-NAMES = ["settings", "watched", "skip upload", "API calls", "rate limit", "errors", "connections", "skip import",
-         "end to end", "syncs", "doctor"]  # fmt: skip
+NAMES = ["settings", "watched", "skip upload", "work", "API calls", "rate limit", "errors", "connections",
+         "skip import", "end to end", "syncs", "doctor"]  # fmt: skip
 
 
 @contextmanager
@@ -72,8 +72,9 @@ def gone_well(patient: Ward) -> Iterator[Ward]:
         "INSERT INTO sync_runs (status, account, finished_at)"
         " SELECT 'Succeeded', 'a', now() - n * interval '2 min' FROM generate_series(0, 59) AS n"
     )
+    execute("INSERT INTO import_files (name, status, finished_at) VALUES ('orders.xml', 'Imported', now())")
     yield patient
-    execute("DELETE FROM orders_inbox; DELETE FROM sync_runs; DELETE FROM polling_metrics")
+    execute("DELETE FROM orders_inbox; DELETE FROM sync_runs; DELETE FROM polling_metrics; DELETE FROM import_files")
 
 
 def check(patient: Ward, url: str, plan: str = "two-stage", stage: int = 2) -> dict[str, Criterion]:
@@ -125,8 +126,32 @@ BREAKS = {
     ),
     "files fail": (
         "INSERT INTO import_files (name, status, finished_at) VALUES ('x', 'Failed', now())",
-        "DELETE FROM import_files",
-        "errors", "Failed: 0 of 200 orders, 1 of 1 files, 0 of 60 syncs",
+        "DELETE FROM import_files WHERE name = 'x'",
+        "errors", "Failed: 0 of 200 orders, 1 of 2 files, 0 of 60 syncs",
+    ),
+    "hardly anybody has ordered": (
+        "UPDATE orders_inbox SET status = 'Shipped' WHERE id NOT IN (SELECT id FROM orders_inbox ORDER BY id LIMIT 19)",
+        "UPDATE orders_inbox SET status = 'Uploaded'",
+        "work", "not enough to judge: 19 orders, 1 files",
+    ),
+    "no file has come": (
+        "UPDATE import_files SET status = 'Elsewhere'",
+        "UPDATE import_files SET status = 'Imported'",
+        "work", "not enough to judge: 200 orders, 0 files",
+    ),
+    "uploads are switched off": (
+        "UPDATE configuration_params SET param_value = 'false' WHERE param_key = 'upload_enabled';"
+        " UPDATE configuration_history SET changed_at = now() - interval '3 hours'",
+        "UPDATE configuration_params SET param_value = 'true' WHERE param_key = 'upload_enabled';"
+        " UPDATE configuration_history SET changed_at = now() - interval '3 hours'",
+        "settings", "upload_enabled is false",
+    ),
+    "syncs are switched off": (
+        "UPDATE configuration_params SET param_value = 'false' WHERE param_key = 'sync_enabled';"
+        " UPDATE configuration_history SET changed_at = now() - interval '3 hours'",
+        "UPDATE configuration_params SET param_value = 'true' WHERE param_key = 'sync_enabled';"
+        " UPDATE configuration_history SET changed_at = now() - interval '3 hours'",
+        "settings", "sync_enabled is false",
     ),
     "orders take three minutes": (
         "UPDATE orders_inbox SET finished_at = finished_at + interval '3 min' WHERE id % 10 = 0",
@@ -180,6 +205,26 @@ def test_too_many_connections(gone_well: Ward) -> None:
         conn.close()
     assert found.verdict == "fail"
     assert int(found.seen.split()[0]) >= 10
+
+
+def test_a_first_stage_without_an_order_does_not_pass(gone_well: Ward) -> None:
+    """Upload alone: the other two are meant to be off; and nobody has ordered."""
+    settings = (
+        "UPDATE configuration_params SET param_value = '{}' WHERE param_key IN ('import_enabled', 'sync_enabled')"
+    )
+    past = "UPDATE configuration_history SET changed_at = now() - interval '3 hours'"
+    with metrics() as url:
+        on = check(gone_well, url, "two-stage", 1)
+        gone_well.database.execute(f"{settings.format('false')}; {past}")
+        good = check(gone_well, url, "two-stage", 1)
+        gone_well.database.execute("UPDATE orders_inbox SET status = 'Shipped'")
+        idle = check(gone_well, url, "two-stage", 1)
+    gone_well.database.execute(f"UPDATE orders_inbox SET status = 'Uploaded'; {settings.format('true')}; {past}")
+    assert (on["settings"].verdict, on["settings"].seen) == ("fail", "import_enabled is true, sync_enabled is true")
+    assert {each.verdict for each in good.values()} == {"pass"}, good
+    assert [(each.name, each.seen) for each in idle.values() if each.verdict != "pass"] == [
+        ("work", "not enough to judge: 0 orders")
+    ]
 
 
 def test_a_stage_that_has_not_begun_cannot_be_judged(gone_well: Ward) -> None:
