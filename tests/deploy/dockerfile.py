@@ -15,6 +15,9 @@ from pathlib import Path
 
 from deploy.tools import ROOT
 
+#: Steps that put nothing into the root: they say how it is run.
+DECLARED = {"ARG", "LABEL", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+
 
 @dataclass(slots=True)
 class Stage:
@@ -100,6 +103,8 @@ class Builder:
                 self._copy(text, here)
             elif word == "RUN":
                 self._run(text, here, environ)
+            else:
+                assert word in DECLARED, f"{word} {text}: nobody plays this step"
 
     def keep(self, stage: Stage) -> None:
         """Put the root aside, for COPY --from."""

@@ -7,15 +7,16 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import Server, fresh_database
+from conftest import Database, Server, fresh_database
 from waiting import until
 
-from deploy.dockerfile import Builder, Stage, context_files, files, stages
+from deploy.dockerfile import DECLARED, Builder, Stage, context_files, files, stages
 from deploy.tools import DEPLOY, ROOT
 from listener.config.environment import Environment
 
@@ -84,7 +85,8 @@ def test_compose_has_the_agreed_limits() -> None:
 
 def test_compose_migrates_first_and_lets_the_listener_end() -> None:
     services = COMPOSE["services"]
-    assert services["listener"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    for name, before in (("listener", "grants"), ("grants", "migrate"), ("migrate", "roles")):
+        assert services[name]["depends_on"][before] == {"condition": "service_completed_successfully"}
     assert services["migrate"]["command"] == ["migrate"]
     assert services["migrate"]["restart"] == "no"
     stop_s = int(services["listener"]["stop_grace_period"].removesuffix("s"))
@@ -95,6 +97,60 @@ def test_compose_migrates_first_and_lets_the_listener_end() -> None:
     addresses = services["listener"]["environment"]
     assert "@pgbouncer:" in addresses["DATABASE_URL"]
     assert "@postgres:" in addresses["LISTENER_DIRECT_URL"]
+
+
+def test_compose_runs_the_service_as_its_own_role(server: Server, psql: Path) -> None:
+    """Nothing of ours comes as the administrator; what makes the roles and their passwords really runs."""
+    services = COMPOSE["services"]
+    service = {"listener_runtime"}
+    wanted = {"listener": service, "pgbouncer": service, "migrate": {"listener_owner"}}
+    for name, each in services.items():
+        users = set(re.findall(r"postgresql://(\w+):", str(each.get("environment"))))
+        assert users == wanted.get(name, set()), name
+    assert services["roles"]["command"] == services["grants"]["command"]
+    command = [str(DEPLOY / Path(v.partition(":")[0]).name) for v in services["roles"]["volumes"]]
+    assert [part.partition("=")[2] for part in services["roles"]["command"] if part.startswith("--file=")] == [
+        volume.split(":")[1] for volume in services["roles"]["volumes"]
+    ]
+    with private_server_roles(server) as database:
+        for secret in ("first", "second"):
+            done = subprocess.run(
+                [psql, "--no-psqlrc", "--quiet", database.url, *(f"--file={file}" for file in command)],
+                env={"OWNER_PASSWORD": secret, "RUNTIME_PASSWORD": secret},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+        rows = database.execute(
+            "SELECT rolname FROM pg_authid WHERE rolname LIKE 'listener\\_%%' AND rolpassword IS NOT NULL ORDER BY 1"
+        )
+    assert rows == [("listener_owner",), ("listener_runtime",)]
+
+
+@contextmanager
+def private_server_roles(server: Server) -> Iterator[Database]:
+    """A database, and no role of the plain prefix left behind."""
+    with fresh_database(server) as database:
+        try:
+            yield database
+        finally:
+            for role in ("owner", "runtime", "writer", "reader"):
+                database.execute(f"DROP OWNED BY listener_{role}; DROP ROLE listener_{role}")
+
+
+def test_the_data_of_postgres_stay_in_the_volume() -> None:
+    """Up to 17 the image has a volume of its own on …/data; from 18 on it looks elsewhere."""
+    postgres = COMPOSE["services"]["postgres"]
+    [volume] = postgres["volumes"]
+    place = Path(postgres["environment"]["PGDATA"])
+    assert volume == f"postgres:{place.parent}"
+    assert place.name != "data"
+
+
+def test_the_health_check_is_understood_by_older_engines() -> None:
+    """--start-interval came with Docker 25, and an older engine refuses the file."""
+    assert "--start-interval" not in final().of("HEALTHCHECK")[0]
 
 
 def test_compose_names_settings_and_files_that_exist() -> None:
@@ -118,6 +174,32 @@ def test_grafana_finds_the_dashboard_and_its_data() -> None:
     assert mounted["./grafana/dashboards"] == provider["options"]["path"]
     [source] = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
+
+
+def test_every_step_is_played(tmp_path: Path) -> None:
+    """In the order of the file, and a step that cannot be done, or that nobody knows, is no silence."""
+    (tmp_path / "Dockerfile").write_text(
+        "ARG BASE=x\nFROM ${BASE} AS one\nENV WORD=said\nWORKDIR /src\nCOPY LICENSE ./\n"
+        'RUN cat LICENSE > copy \\\n && echo $WORD > word\nFROM ${BASE}\nCOPY --from=one /src /opt/src\nCMD ["x"]\n'
+    )
+    _, [one, two] = stages(tmp_path / "Dockerfile")
+    builder = Builder(tmp_path / "good", Path(sys.executable))
+    builder.build(one)
+    builder.keep(one)
+    builder.build(two)
+    assert (builder.root / "opt/src/copy").read_text() == (ROOT / "LICENSE").read_text()
+    assert (builder.root / "opt/src/word").read_text() == "said\n"
+    for step, error in (
+        (("COPY", "LICENCE ./"), FileNotFoundError),
+        (("COPY", "--from=one /src/none /opt/none"), FileNotFoundError),
+        (("RUN", "cat NOTICE"), AssertionError),
+        (("ADD", "https://example.org/x /x"), AssertionError),
+    ):
+        broken = Builder(tmp_path / f"bad {step[1].replace('/', '')}", Path(sys.executable))
+        with pytest.raises(error):
+            broken.build(Stage("one", "x", [("WORKDIR", "/src"), step]))
+    steps = {word for stage in STAGES for word, _ in stage.steps}
+    assert steps <= {"WORKDIR", "ENV", "COPY", "RUN"} | DECLARED
 
 
 @pytest.fixture(scope="module")
