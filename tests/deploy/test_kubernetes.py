@@ -9,7 +9,7 @@ import yaml
 from conftest import Database
 
 from deploy.tools import DEPLOY, RULES, documents, run
-from listener.config.environment import Environment
+from listener.config.environment import Environment, load_environment
 
 FOLDER = DEPLOY / "kubernetes"
 FILES = sorted(path for path in FOLDER.rglob("*.yaml") if path.name != "kustomization.yaml")
@@ -45,7 +45,25 @@ def test_every_file_is_used() -> None:
         below = [used(folder / name) for name in text.get("components", [])]
         return {folder / name for name in text.get("resources", [])}.union(*below)
 
-    assert used(FOLDER) == set(FILES)
+    assert used(FOLDER) | used(FOLDER / "ingress") == set(FILES)
+
+
+def test_the_pieces_name_one_another() -> None:
+    """Ingress → Service → the container's port; the network lets out to each database port that the docs name."""
+    [path] = kind("Ingress")["spec"]["rules"][0]["http"]["paths"]
+    service = kind("Service")
+    assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": "http"}}
+    assert path["path"] == "/webhooks/", "nothing else is open to the world"
+    assert service["spec"]["selector"].items() <= kind("Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    assert service["spec"]["ports"][0]["targetPort"] == pods()[0]["containers"][0]["ports"][0]["name"]
+    out = kind("NetworkPolicy")["spec"]["egress"]
+    assert {each["port"] for each in out[1]["ports"]} == {5432, 6432, 6543, 443}
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in out[0]["to"]
+
+
+def test_pods_wait_for_the_migration_that_is_applied_with_them() -> None:
+    environ = kind("ConfigMap")["data"] | {"DATABASE_URL": "postgresql://u@h/d"}
+    assert load_environment(environ, None).await_migration is True
 
 
 def test_kustomize_builds_them_all() -> None:
@@ -54,7 +72,7 @@ def test_kustomize_builds_them_all() -> None:
     done = run("kubectl", "kustomize", FOLDER)
     assert done.returncode == 0, done.stderr
     built = list(documents(done.stdout))
-    assert sorted(each["kind"] for each in built) == sorted(each["kind"] for each in manifests())
+    assert sorted([*(each["kind"] for each in built), "Ingress"]) == sorted(each["kind"] for each in manifests())
     assert {each["metadata"].get("namespace", "order-listener") for each in built} == {"order-listener"}
     images = re.findall(r"image: (\S+)", done.stdout)
     assert len(images) == 2
