@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 from urllib.parse import parse_qs
 
@@ -42,6 +43,12 @@ from listener.core.errors import ConfigError
 _PREFIXES = ("LISTENER_", "SHIPSTATION_", "IMPORT_", "DRIVE_")
 # Read by listener.testing, not by a process.
 _NOT_OURS = frozenset({"LISTENER_TEST_DATABASE_URL"})
+# The older workers' names of what is a setting of a process here; docs/environment.md has the others.
+_OLDER = MappingProxyType({"CELERY_WORKER_MAX_TASKS_PER_CHILD": "LISTENER_RECYCLE_AFTER"})
+_DIRECT_MISSING = (
+    "SUPABASE_USE_POOLER is true, so DATABASE_URL leads through a transaction pooler;"
+    " set LISTENER_DIRECT_URL to the address of the database itself"
+)
 # A Kubernetes service named "listener" puts these into every pod beside it; they are nobody's typing error.
 _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 
@@ -208,8 +215,14 @@ def load_environment(environ: Mapping[str, str] = os.environ, env_file: str | Pa
     Raises ConfigError with a line per problem: the variable, its value unless it is secret, what is expected.
     """
     given = {name: value.strip() for name, value in (_file(env_file) | dict(environ)).items() if value.strip()}
+    given = {new: given[old] for old, new in _OLDER.items() if old in given} | given
     names = {str(field.alias) for field in Environment.model_fields.values()}
     problems = [_unknown(name, names) for name in sorted(given) if _is_unknown(name, given[name], names)]
+    if (
+        given.get("SUPABASE_USE_POOLER", "").lower() in ("true", "1", "yes", "on")
+        and "LISTENER_DIRECT_URL" not in given
+    ):
+        problems.append(_DIRECT_MISSING)
     settings = None
     try:
         settings = Environment.model_validate({name: given[name] for name in names & given.keys()})

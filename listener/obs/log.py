@@ -276,6 +276,7 @@ class EventLog:
         self._log.info(
             f"METRICS: workflow={queue} count={tally.claimed} duration_ms={_ms(tally.duration_s)} action={action}",
             checks=tally.checks,
+            skipped=tally.skipped,
         )
         self._last_line_s[queue] = time.monotonic()
 

@@ -274,3 +274,17 @@ def test_where_it_serves_is_read_without_a_database(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"^LISTENER_HTTP: 'nowhere': "):
         load_http_address({"LISTENER_HTTP": "nowhere"}, None)
+
+
+def test_names_of_the_older_workers() -> None:
+    """R187: the one that is a setting of a process is an alias; ours wins; a pooler needs the way past it."""
+    older = {"DATABASE_URL": "postgresql://u@h/d", "CELERY_WORKER_MAX_TASKS_PER_CHILD": "50"}
+    assert load_environment(older, None).recycle_after == 50
+    assert load_environment(older | {"LISTENER_RECYCLE_AFTER": "7"}, None).recycle_after == 7
+    with pytest.raises(ConfigError, match=r"^LISTENER_RECYCLE_AFTER: 'many': "):
+        load_environment(older | {"CELERY_WORKER_MAX_TASKS_PER_CHILD": "many"}, None)
+    with pytest.raises(ConfigError, match=r"^SUPABASE_USE_POOLER is true, .*set LISTENER_DIRECT_URL"):
+        load_environment(older | {"SUPABASE_USE_POOLER": "True"}, None)
+    pooled = older | {"SUPABASE_USE_POOLER": "true", "LISTENER_DIRECT_URL": "postgresql://u@h:5432/d"}
+    assert load_environment(pooled, None).is_pooled
+    assert not load_environment(older | {"SUPABASE_USE_POOLER": "false"}, None).is_pooled

@@ -12,6 +12,7 @@ from e2e.exposition import PROMISED
 from deploy.tools import RULES, alerts, program, recorded, rules, run, runbook_anchors
 from listener.obs.timings import SECONDS
 
+ALERTMANAGER = RULES[0].parents[1] / "alertmanager.yml"
 MINUTES = 150  # of samples, one a minute: an hour's window, an hour of patience, and some more
 LONG_MINUTES = 8 * 60  # the same for what looks back six hours
 JOB = 'job="order-listener",instance="a"'
@@ -253,6 +254,35 @@ def promtool_tests(cases: list[tuple[str, list[dict[str, str]]]], *, fires: bool
             test = {"interval": "1m", "input_series": list(series), "promql_expr_test": [question]}
             tests.insert(0, test)
     return tests
+
+
+def test_a_restart_of_postgres_pages_nobody() -> None:
+    """It heals in seconds, a failover in minutes."""
+    [rule] = [rule for rule in alerts() if rule["alert"] == "DatabaseSessionLost"]
+    assert (rule["expr"], rule["for"]) == ("listener_session_connected == 0", "5m")
+
+
+def test_every_severity_has_its_route() -> None:
+    """In the sample for Alertmanager; what it silences are alarms that exist."""
+    told = yaml.safe_load(ALERTMANAGER.read_text())
+    receivers = {each["name"] for each in told["receivers"]}
+    routes = {
+        re.findall(r'severity="(\w+)"', route["matchers"][0])[0]: route["receiver"] for route in told["route"]["routes"]
+    }
+    assert routes == {"page": "pager", "warning": "mail", "info": "nobody"}
+    assert {*routes.values(), told["route"]["receiver"]} <= receivers
+    silenced = {
+        name
+        for rule in told["inhibit_rules"]
+        for key in ("source_matchers", "target_matchers")
+        for name in re.findall(r"\w+", rule[key][0].partition("=~")[2])
+    }
+    assert silenced <= {alert["alert"] for alert in alerts()}
+
+
+def test_alertmanager_takes_the_sample() -> None:
+    done = run(program("amtool", "prometheus-alertmanager"), "check-config", ALERTMANAGER)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_rules_are_valid() -> None:

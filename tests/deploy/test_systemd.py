@@ -2,6 +2,7 @@
 
 import configparser
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from deploy.tools import DEPLOY, program, run
 from listener.config.environment import Environment, load_environment
 
 UNIT = DEPLOY / "systemd" / "order-listener.service"
+GENERATOR = Path("/usr/lib/systemd/user-environment-generators/30-systemd-environment-d-generator")
 #: systemd's rating, in tenths: 0 is confined, 10 is not. A new option may not make it worse.
 MOST_EXPOSURE = 1.2
 
@@ -40,6 +42,50 @@ def test_the_environment_template_is_valid() -> None:
     values = {name: value for name, value in lines if name != "IMPORT_FOLDER"}
     assert len(lines) >= 8
     assert load_environment(values, env_file=None).http == "127.0.0.1:8080"
+
+
+def quoted(value: str) -> str:
+    """As the template says."""
+    if "'" not in value:
+        return f"'{value}'"
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+#: What passwords and secrets are made of. Without $: systemd reads environment.d, which this goes by, with $variables.
+VALUES = [
+    "plain",
+    "two words",
+    " edges ",
+    "a#b",
+    "#all",
+    'say "x"',
+    "it's",
+    'it\'s "x" \\ y',
+    "back\\slash",
+    "50%",
+    "%40%n%%",
+    "a;b",
+    "ä=ü",
+    "!~*",
+]
+
+
+def test_values_reach_the_service_as_the_template_says(tmp_path: Path) -> None:
+    """Read by systemd's own reader of such files."""
+    if not GENERATOR.exists():
+        pytest.skip(f"no {GENERATOR}: apt-get install systemd")
+    folder = tmp_path / "environment.d"
+    folder.mkdir()
+    lines = [f"VALUE_{number}={quoted(value)}" for number, value in enumerate(VALUES)]
+    template = (UNIT.parent / "environment.example").read_text()
+    (folder / "a.conf").write_text("\n".join([template, *lines, "BARE=a\\b#c %40"]))
+    environ = {"XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+    done = run(GENERATOR, env=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = dict(pair.split("=", 1) for line in done.stdout.splitlines() for pair in shlex.split(line))
+    assert [found[f"VALUE_{number}"] for number in range(len(VALUES))] == VALUES
+    assert found["BARE"] == "ab#c %40", "a bare backslash vanishes, # and % do not"
+    assert found["LISTENER_HTTP"] == "127.0.0.1:8080", "the template itself is read"
 
 
 def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
