@@ -11,42 +11,26 @@ LANGUAGE sql STABLE
 SET search_path FROM CURRENT
 AS $$
     WITH wanted (role, object, privileges, hidden, shown) AS (
-        SELECT w.role, w.object, w.privileges, w.hidden, w.shown
+        SELECT w.role, o.object, w.privileges, w.hidden, w.shown
         FROM (VALUES
-            ('runtime', 'listener_migrations', '{SELECT}', NULL, NULL),
-            ('runtime', 'listener_queues', '{SELECT}', NULL, NULL),
-            ('runtime', 'orders_inbox', '{SELECT, INSERT, UPDATE}', NULL, NULL),
-            ('runtime', 'import_files', '{SELECT, INSERT, UPDATE}', NULL, NULL),
-            ('runtime', 'sync_runs', '{SELECT, INSERT, UPDATE, DELETE}', NULL, NULL),  -- DELETE: retention_days
-            ('runtime', 'configuration_params', '{SELECT, INSERT, UPDATE, DELETE}', NULL, NULL),  -- `listener config`; DELETE: restore
-            ('runtime', 'configuration_history', '{SELECT}', NULL, NULL),  -- written by a trigger, as the owner: nobody forges it
-            ('runtime', 'polling_state', '{SELECT, INSERT, UPDATE}', NULL, NULL),
-            ('runtime', 'polling_metrics', '{SELECT, INSERT, UPDATE, DELETE}', NULL, NULL),
-            ('runtime', 'api_budgets', '{SELECT, INSERT, UPDATE}', NULL, NULL),
-            ('runtime', 'shipstation_orders', '{SELECT, INSERT, UPDATE}', NULL, NULL),
-            ('runtime', 'shipstation_parcels', '{SELECT, INSERT, UPDATE}', NULL, NULL),
-            ('runtime', 'sync_quarantine', '{SELECT, INSERT, UPDATE}', NULL, NULL),
-            ('runtime', 'webhook_events', '{SELECT, INSERT, UPDATE, DELETE}', NULL, NULL),
-            ('writer', 'orders_inbox', '{INSERT}', NULL, '{source, order_number, payload, priority, scheduled_at}'),
-            ('writer', 'orders_inbox', '{SELECT}', NULL, '{id, source, order_number, status, scheduled_at, attempts, created_at, finished_at,
-                                                           uploaded_at, fulfillment_status, tracking_number, carrier_code, shipped_at}'),
-            ('reader', 'listener_queues', '{SELECT}', NULL, NULL),
-            ('reader', 'orders_inbox', '{SELECT}', '{payload, last_error}', NULL),
-            ('reader', 'import_files', '{SELECT}', '{content, body, report, last_error}', NULL),
-            ('reader', 'sync_runs', '{SELECT}', NULL, NULL),
-            ('reader', 'configuration_params', '{SELECT}', NULL, NULL),
-            ('reader', 'configuration_history', '{SELECT}', NULL, NULL),
-            ('reader', 'polling_state', '{SELECT}', NULL, NULL),
-            ('reader', 'polling_metrics', '{SELECT}', NULL, NULL),
-            ('reader', 'polling_metrics_hourly', '{SELECT}', NULL, NULL),
-            ('reader', 'polling_metrics_last_hour', '{SELECT}', NULL, NULL),
-            ('reader', 'api_budgets', '{SELECT}', NULL, NULL),
-            ('reader', 'shipstation_orders', '{SELECT}', NULL, NULL),
-            ('reader', 'shipstation_unknown_orders', '{SELECT}', NULL, NULL),
-            ('reader', 'shipstation_parcels', '{SELECT}', NULL, NULL),
-            ('reader', 'sync_quarantine', '{SELECT}', '{row, query}', NULL),
-            ('reader', 'webhook_events', '{SELECT}', '{body}', NULL)
-        ) AS w (role, object, privileges, hidden, shown)
+            -- configuration_history: written by a trigger, as the owner; nobody forges it
+            ('runtime', '{SELECT}', '{listener_migrations, listener_queues, configuration_history}', NULL, NULL),
+            ('runtime', '{SELECT, INSERT, UPDATE}',
+             '{orders_inbox, import_files, polling_state, api_budgets, shipstation_orders, shipstation_parcels, sync_quarantine}', NULL, NULL),
+            -- DELETE: retention_days, clean-up of metrics, and `listener config restore`
+            ('runtime', '{SELECT, INSERT, UPDATE, DELETE}', '{sync_runs, polling_metrics, webhook_events, configuration_params}', NULL, NULL),
+            ('writer', '{INSERT}', '{orders_inbox}', NULL, '{source, order_number, payload, priority, scheduled_at}'),
+            ('writer', '{SELECT}', '{orders_inbox}', NULL, '{id, source, order_number, status, scheduled_at, attempts, created_at, finished_at,
+                                                             uploaded_at, fulfillment_status, tracking_number, carrier_code, shipped_at}'),
+            ('reader', '{SELECT}', '{listener_queues, sync_runs, configuration_params, configuration_history, polling_state, polling_metrics,
+                                     polling_metrics_hourly, polling_metrics_last_hour, api_budgets, shipstation_orders,
+                                     shipstation_unknown_orders, shipstation_parcels}', NULL, NULL),
+            ('reader', '{SELECT}', '{orders_inbox}', '{payload, last_error}', NULL),
+            ('reader', '{SELECT}', '{import_files}', '{content, body, report, last_error}', NULL),
+            ('reader', '{SELECT}', '{sync_quarantine}', '{row, query}', NULL),
+            ('reader', '{SELECT}', '{webhook_events}', '{body}', NULL)
+        ) AS w (role, privileges, objects, hidden, shown)
+        CROSS JOIN LATERAL unnest(w.objects::text[]) AS o (object)
     ), found AS (
         SELECT w.role, w.object, to_regclass(format('%I.%I', current_schema(), w.object)) AS relation,
                w.privileges::text[] AS privileges, w.hidden::text[] AS hidden, w.shown::text[] AS shown
