@@ -161,6 +161,7 @@ def test_triggers_are_switched_on_by_the_owner(server: Server, psql: Path) -> No
     """Without a superuser, who alone may touch the triggers of foreign keys."""
     [statement] = re.findall(r"as the owner `(ALTER TABLE [^`]+)`", TEXT)
     with roles(server, psql) as made, made.connect("owner") as owner:
+        made.database.execute("CREATE TABLE notes (about bigint REFERENCES orders_inbox)")
         made.database.execute("ALTER TABLE orders_inbox DISABLE TRIGGER USER")
         owner.execute(statement.encode())
         off = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders_inbox'::regclass AND tgenabled = 'D'"

@@ -71,6 +71,7 @@ def statements() -> list[str]:
                 continue
             for queue in (UPLOAD, IMPORT, SYNC) if path.stem == "queue" or name == "stuck" else (UPLOAD,):
                 fields = {**_fields(queue, "bigint"), "schema": sql.Identifier("public"), "key_name": sql.Literal("id")}
+                fields["name"] = sql.Identifier("id")
                 texts.append(numbered(template(path.stem, name, fields).as_string(None)))
     return texts
 
