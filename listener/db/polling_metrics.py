@@ -1,5 +1,8 @@
 """`polling_metrics`: what the reports of the older polling scripts read."""
 
+import json
+from collections.abc import Mapping
+
 from listener.core.tally import Tally
 from listener.db.pool import Pool
 from listener.db.queries import query
@@ -15,18 +18,21 @@ class PollingLog:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def write(self, workflow: str, tally: Tally) -> None:
-        """Write one row for all checks of a tally."""
-        params = {
-            "workflow": workflow,
-            "claimed": tally.claimed,
-            "action": "skipped" if tally.skipped == tally.checks else "processed",
-            "duration_ms": round(tally.duration_s * 1000),
-            "checks": tally.checks,
-            "skipped": tally.skipped,
-            "longest_ms": round(tally.longest_s * 1000),
-        }
-        await self._pool.run(query("polling_metrics", "write"), params, name="polling metrics")
+    async def write(self, tallies: Mapping[str, Tally]) -> None:
+        """Write one row for each workflow: all checks of its tally. One statement, so all or none of them."""
+        rows = [
+            {
+                "workflow": workflow,
+                "claimed": tally.claimed,
+                "action": "skipped" if tally.skipped == tally.checks else "processed",
+                "duration_ms": round(tally.duration_s * 1000),
+                "checks": tally.checks,
+                "skipped": tally.skipped,
+                "longest_ms": round(tally.longest_s * 1000),
+            }
+            for workflow, tally in tallies.items()
+        ]
+        await self._pool.run(query("polling_metrics", "write"), {"rows": json.dumps(rows)}, name="polling metrics")
 
     async def clean(self) -> int:
         """Delete rows older than a week; returns how many."""

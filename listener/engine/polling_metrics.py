@@ -44,17 +44,16 @@ class PollingMetrics:
             group.start_soon(self._clean_on)
 
     async def flush(self) -> bool:
-        """Write what was counted; False when the database did not take it. That row is given up, because it may have
-        been written all the same, and must not count twice."""
+        """Write what was counted; False when the database did not take it. Those rows are given up, because they may
+        have been written all the same, and must not count twice."""
         self._has_some = anyio.Event()
-        while self._tallies:
-            queue = next(iter(self._tallies))
-            tally = self._tallies.pop(queue)
-            try:
-                await self._log.write(self._names.get(queue, queue), tally)
-            except DatabaseError as error:
-                self._publish(Trouble(where="polling metrics", error=str(error), is_minor=True))
-                return False
+        tallies, self._tallies = self._tallies, {}
+        try:
+            if tallies:
+                await self._log.write({self._names.get(queue, queue): tally for queue, tally in tallies.items()})
+        except DatabaseError as error:
+            self._publish(Trouble(where="polling metrics", error=str(error), is_minor=True))
+            return False
         return True
 
     async def _write_on(self) -> None:
