@@ -26,13 +26,18 @@ COPY import_orders FROM STDIN;
 -- The stored order wins when its version is newer; the same minute counts as newer, because shops write minutes.
 -- Locks: the rows that it changes, in the order of their numbers, so that files seldom deadlock (then one is done again); an order
 -- that the file says nothing new about is neither locked nor written.
+-- LATERAL: one look at the index for each order, whatever the planner knows of orders_inbox. Of a table that was empty a moment
+-- ago it knows nothing, and joined all orders of the source with all of the batch (measured: 885 ms for 2,000 orders, now 81).
 WITH newest AS MATERIALIZED (
     SELECT DISTINCT ON (order_number) order_number, version, digest, payload
     FROM import_orders ORDER BY order_number, version DESC NULLS LAST, place DESC
 ), judged AS MATERIALIZED (
     SELECT newest.*, coalesce(stored.imported_version > newest.version, false) AS is_older,
            coalesce(stored.imported_digest = newest.digest, false) AS is_same
-    FROM newest LEFT JOIN orders_inbox AS stored ON stored.source = %(order_source)s AND stored.order_number = newest.order_number
+    FROM newest LEFT JOIN LATERAL (
+        SELECT imported_version, imported_digest FROM orders_inbox
+        WHERE source = %(order_source)s AND order_number = newest.order_number OFFSET 0
+    ) AS stored ON true
 ), merged AS (
     INSERT INTO orders_inbox AS stored (source, order_number, status, payload, imported_version, imported_digest)
     SELECT %(order_source)s, order_number, 'Pending', payload, version, digest

@@ -1,11 +1,15 @@
 """What a file does to orders_inbox: new, changed, unchanged, older, rejected; as a whole or not at all."""
 
+import io
+from typing import Any
+
 import pytest
 from conftest import Database
 from workflows.imports import shop
-from workflows.imports.desk import desk
+from workflows.imports.desk import RULES, desk
 
 from listener.core.outcome import Done
+from listener.db.queries import query
 from listener.workflows.imports import reader
 
 pytestmark = pytest.mark.anyio
@@ -251,3 +255,28 @@ async def test_a_batch_reads_no_more_of_the_orders_than_it_has(database: Databas
         "SELECT seq_scan, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'orders_inbox'"
     )
     assert read < 1_000, f"{scans} scans"
+
+
+def test_each_order_is_looked_up_by_itself_however_little_the_planner_knows(database: Database) -> None:
+    """Without statistics, as in a new table's first minutes: else 2,000 orders beside 2,000 are 4,000,000 pairs."""
+    files = (shop.numbered(300, first=first).encode() for first in (1, 301))
+    settings = {"statement_timeout_ms": "10000", "search_path": "public"}
+    with database.connect() as conn, conn.transaction():
+        conn.execute("ALTER TABLE orders_inbox SET (autovacuum_enabled = off)")
+        conn.execute(query("session", "long_transaction_settings"), settings)
+        conn.execute(query("imports", "prepare_merge"))
+        for file in files:
+            conn.execute(query("imports", "clear_orders"))
+            [batch] = reader.Reader(io.BytesIO(file), RULES).batches()
+            with conn.cursor().copy(query("imports", "copy_orders")) as copy:
+                copy.write(batch.rows)
+            explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + query("imports", "merge_orders").as_bytes(conn)
+            [(plan,)] = conn.execute(explain, {"order_source": "xml"}).fetchall()
+        assert conn.execute("SELECT count(*) FROM orders_inbox").fetchone() == (600,)
+    assert _removed_by_join(plan[0]["Plan"]) == 0
+
+
+def _removed_by_join(node: dict[str, Any]) -> float:
+    """Pairs of rows that were compared for nothing, in a plan."""
+    below = sum(_removed_by_join(child) for child in node.get("Plans", ()))
+    return below + node.get("Rows Removed by Join Filter", 0) * node.get("Actual Loops", 1)
