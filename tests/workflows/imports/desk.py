@@ -4,18 +4,20 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC
-from typing import Any
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from conftest import Database
 from psycopg.rows import dict_row
 from queues import SESSION, open_pool
 
+from listener.core.events import Event
 from listener.core.job import Job, settlement
 from listener.core.outcome import Outcome
 from listener.core.retry import Backoff
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
+from listener.db.sources import SourceState, Turn
 from listener.workflows.imports.found import Rules
 from listener.workflows.imports.handler import Import, Opener, Settings
 from listener.workflows.imports.words import parse_words
@@ -76,6 +78,30 @@ class Desk:
         with self.database.connect(row_factory=dict_row) as conn:
             rows = conn.execute("SELECT * FROM orders_inbox ORDER BY id").fetchall()
         return {row["order_number"]: row for row in rows}
+
+
+class Outside(Protocol):
+    """A source that is asked now and then."""
+
+    async def look(self, turn: Turn) -> None: ...
+
+
+class Counter:
+    """A source outside, and the desk where its files are imported."""
+
+    def __init__(self, d: Desk, source: Outside, state: SourceState) -> None:
+        self.desk, self.source, self.state = d, source, state
+        self.events: list[Event] = []
+
+    async def look(self) -> None:
+        turn = await self.state.take_turn(0.0)
+        assert turn is not None
+        await self.source.look(turn)
+
+    async def numbers(self) -> set[str]:
+        """Import what waits; the numbers of all orders."""
+        await self.desk.work()
+        return set(self.desk.orders())
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from queues import open_pool
 from sandbox.server import AppServer
 from station import NoBudget
 from workflows.imports import shop
-from workflows.imports.desk import Desk, desk
+from workflows.imports.desk import Counter, Desk, desk
 
 from listener.clients.drive.account import read_account
 from listener.clients.drive.client import Drive
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.anyio
 FOLDER = "folder-of-orders"
 
 
-class Office:
+class Office(Counter):
     """A Drive, the source that follows it, and the desk where its files are imported."""
 
     def __init__(self, cloud: Cloud, d: Desk, source: DriveSource, state: SourceState, budget: NoBudget) -> None:
-        self.cloud, self.desk, self.source, self.state, self.budget = cloud, d, source, state, budget
-        self.events: list[Event] = []
+        super().__init__(d, source, state)
+        self.cloud, self.budget = cloud, budget
 
     def put(
         self, *numbers: int, name: str = "orders.xml", notes: str = "", folder: str = FOLDER, **options: Any
@@ -42,16 +42,6 @@ class Office:
         """Upload a file with these orders; its id."""
         content = shop.document(shop.order(f"N-{n}", notes=notes) for n in numbers).encode()
         return self.cloud.put(name, content, folder=folder, **options)
-
-    async def look(self) -> None:
-        turn = await self.state.take_turn(0.0)
-        assert turn is not None
-        await self.source.look(turn)
-
-    async def numbers(self) -> set[str]:
-        """Import what waits; the numbers of all orders."""
-        await self.desk.work()
-        return set(self.desk.orders())
 
     def token(self) -> Any:
         [(cursor,)] = self.desk.database.execute("SELECT cursor FROM polling_state WHERE workflow = %s", [WORKFLOW])

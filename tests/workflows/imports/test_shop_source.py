@@ -10,7 +10,7 @@ from conftest import Database
 from queues import open_pool
 from sandbox.server import AppServer
 from station import NoBudget
-from workflows.imports.desk import Desk, desk
+from workflows.imports.desk import Counter, Desk, desk
 
 from listener.clients.shop import ShopExport
 from listener.config.live import LiveConfig
@@ -27,22 +27,12 @@ pytestmark = pytest.mark.anyio
 KEY = "sesame-4711"
 
 
-class Street:
+class Street(Counter):
     """A shop, the source that reads it, and the desk where its pages are imported."""
 
     def __init__(self, server: AppServer, shop: Shop, d: Desk, source: ShopSource, state: SourceState) -> None:
-        self.server, self.shop, self.desk, self.source, self.state = server, shop, d, source, state
-        self.events: list[Event] = []
-
-    async def look(self) -> None:
-        turn = await self.state.take_turn(0.0)
-        assert turn is not None
-        await self.source.look(turn)
-
-    async def numbers(self) -> set[str]:
-        """Import what waits; the numbers of all orders."""
-        await self.desk.work()
-        return set(self.desk.orders())
+        super().__init__(d, source, state)
+        self.server, self.shop = server, shop
 
     def mark(self) -> Any:
         [(mark,)] = self.desk.database.execute("SELECT watermark FROM polling_state WHERE workflow = %s", [WORKFLOW])
