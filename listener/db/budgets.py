@@ -1,6 +1,7 @@
 """Calls left for one API account, in its row of `api_budgets`: rate window and circuit breaker for all replicas."""
 
 import random
+import time
 from typing import Any
 
 from listener.core.budget import Permit, RateHeaders, Refusal
@@ -16,6 +17,8 @@ PAUSE_BASE_S, PAUSE_CAP_S = 1.0, 60.0
 RESET_MARGIN_S = 1.0
 # Whoever is refused asks again after this time at the latest: a probe may be back, or a person has ended the pause.
 LOOK_AGAIN_S = 1.0
+# What only a person can mend is told again after this time.
+TELL_EVERY_S = 3_600.0
 
 
 class ApiBudget:
@@ -35,6 +38,7 @@ class ApiBudget:
         self._pause_base_s = pause_base_s
         self._yields = yields
         self._is_known = False
+        self._told: tuple[str, float] | None = None
 
     async def take(self) -> Permit | Refusal:
         """Reserve one call, or learn how long there will be none."""
@@ -67,6 +71,7 @@ class ApiBudget:
             },
         )
         if rows and rows[0]["is_resumed"]:
+            self._told = None
             self._publish(ConnectorResumed(**self._key))
 
     async def report_unavailable(self, permit: Permit, *, reason: str, message: str, wait_s: float | None) -> None:
@@ -85,8 +90,16 @@ class ApiBudget:
                 "jitter": random.random(),
             },
         )
-        if rows:
+        if rows and self._is_news(reason, message):
             self._publish(ConnectorPaused(**self._key, reason=reason, message=message, for_s=rows[0]["for_s"]))
+
+    def _is_news(self, reason: str, message: str) -> bool:
+        """Tell of refused credentials once: each probe meets them in the same words."""
+        now_s = time.monotonic()
+        if reason == "credentials" and self._told and self._told[0] == message and now_s - self._told[1] < TELL_EVERY_S:
+            return False
+        self._told = (message, now_s)
+        return True
 
     async def _run(self, name: str, params: dict[str, Any]) -> list[dict[str, Any]]:
         account = f"{self._key['connector']} budget"

@@ -377,6 +377,19 @@ async def test_the_pause_of_one_account_does_not_touch_another(account: Account,
     assert paused == {"main": (True, "credentials"), "other": (False, None)}
 
 
+async def test_refused_credentials_are_told_once_until_the_words_change_or_the_pause_ends(account: Account) -> None:
+    budget = account.process()
+    told = []
+    for message in ("401 bad key", "401 bad key", "403 other key", "403 other key"):
+        await budget.report_unavailable(await taken(budget), reason="credentials", message=message, wait_s=None)
+        account.set(paused_until="now()")
+        told.append(len([event for event in account.events if isinstance(event, ConnectorPaused)]))
+    assert told == [1, 1, 2, 2]
+    await budget.report_ok(await taken(budget), RateHeaders())
+    await budget.report_unavailable(await taken(budget), reason="credentials", message="403 other key", wait_s=None)
+    assert len([event for event in account.events if isinstance(event, ConnectorPaused)]) == 3
+
+
 async def test_a_new_limit_counts_from_the_next_start_without_a_new_window(account: Account) -> None:
     await taken(account.process(limit=40))
 

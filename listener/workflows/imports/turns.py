@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
+import anyio
+
 from listener.config.live import ROLLED_BACK_INTERVAL_S, LiveConfig
 from listener.core.errors import DatabaseError, ListenerError
 from listener.core.events import Publish, Trouble
@@ -14,6 +16,7 @@ QUEUE = "import"
 _AGAIN = Backoff(base_s=1.0, cap_s=60.0)
 # A turn that another process has taken may come back early, because its look failed.
 _LOOK_AGAIN_S = 60.0
+TELL_EVERY_S = 3_600.0
 
 
 class Follows(Protocol):
@@ -47,6 +50,7 @@ class Turns:
         self._where = where
         self._every_s = interval_s
         self._failures = 0
+        self._told: tuple[str, float] | None = None
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -72,10 +76,18 @@ class Turns:
         try:
             await self._look(turn)
             self._failures = 0
+            self._told = None
         except (ListenerError, OSError) as error:  # OSError: no room for a temporary file
             self._failures += 1
-            self._publish(Trouble(where=self._where, error=str(error)))
+            self._tell(str(error))
             await self._state.hurry_turn(interval_s, _AGAIN.ceiling_s(self._failures))
+
+    def _tell(self, error: str) -> None:
+        """Tell of what goes on failing in the same words once an hour."""
+        now_s = anyio.current_time()
+        if self._told is None or self._told[0] != error or now_s - self._told[1] >= TELL_EVERY_S:
+            self._told = (error, now_s)
+            self._publish(Trouble(where=self._where, error=error))
 
     def _left_s(self, pause_s: float, mode: tuple[bool, float]) -> float:
         """Zero ends the pause: the workflow was switched, or is asked as often as before again."""

@@ -16,7 +16,7 @@ from listener.clients.shop import ShopExport
 from listener.config.live import LiveConfig
 from listener.core.errors import DatabaseError, Unavailable
 from listener.core.events import ApiCalled, Event, Trouble
-from listener.db.sources import SourceState
+from listener.db.sources import SourceState, Turn
 from listener.sandbox.exchange import Call
 from listener.sandbox.shop import Shop, ShopSettings, build
 from listener.workflows.imports.shop_source import WORKFLOW, ShopSource
@@ -257,6 +257,16 @@ class Still:
         self.live = LiveConfig(**values)
 
 
+class Failing:
+    """A source that always fails."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    async def look(self, _turn: Turn) -> None:
+        raise Unavailable(self.message, reason="credentials")
+
+
 def turns(s: Street, **values: Any) -> Turns:
     configuration: Any = Still(**values)
     return Turns(s.source.look, s.state, configuration, s.events.append, where="shop", interval_s=30.0)
@@ -274,6 +284,17 @@ async def test_a_look_that_failed_is_soon_made_again_by_anyone(database: Databas
         s.shop.plan.replace({"status": 500, "count": 1})
         assert await turns(s).run_once() <= 1.0
         assert [event.where for event in s.events if isinstance(event, Trouble)] == ["shop"]
+
+
+async def test_what_goes_on_failing_in_the_same_words_is_told_once(database: Database) -> None:
+    async with street(database) as s:
+        asked = turns(s)
+        for message, told in (("first", 1), ("first", 1), ("second", 2), ("second", 2)):
+            s.source = Failing(message)
+            asked._look = s.source.look
+            await asked.run_once()
+            await s.state.hurry_turn(30.0, 0.0)
+            assert len([event for event in s.events if isinstance(event, Trouble)]) == told
 
 
 async def test_switched_off_it_asks_nothing_and_rolled_back_seldom(database: Database) -> None:
