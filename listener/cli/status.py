@@ -13,6 +13,7 @@ from listener.cli.database import opened
 from listener.config.environment import Environment, load_environment
 from listener.core.errors import ConfigError
 from listener.db.budgets import read_budgets
+from listener.db.imports import count_rejected
 from listener.db.queue import QueueTable
 from listener.db.session import read_live_sessions
 from listener.workflows.queues import QUEUES
@@ -53,12 +54,13 @@ def retry(
 
 
 async def _read(env: Environment) -> dict[str, Any]:
-    """Return queues, sessions and connectors. Raises Unreachable, DatabaseError, Unmigrated."""
+    """Return queues, sessions, connectors and rejected orders. Raises Unreachable, DatabaseError, Unmigrated."""
     async with opened(env) as pool:
         return {
             "queues": {name: asdict(await QueueTable(pool, queue).depth()) for name, queue in QUEUES.items()},
             "sessions": await read_live_sessions(pool),
             "connectors": await read_budgets(pool),
+            "rejected": await count_rejected(pool),
         }
 
 
@@ -68,6 +70,12 @@ def _render(figures: dict[str, Any]) -> str:
     for name, depth in figures["queues"].items():
         counts = f"{depth['pending']:>7}  {depth['processing']:>10}  {depth['failed']:>6}"
         lines.append(f"{name:<10} {counts}  {depth['oldest_pending_s']:>8.1f} s")
+    rejected = figures["rejected"]
+    if rejected["files"]:
+        lines.append(
+            f"rejected by import: {rejected['orders']:,} orders in {rejected['files']:,} files;"
+            f" why, and what to do: column report of import_files, newest id {rejected['newest_id']}"
+        )
     sessions = figures["sessions"]
     lines.append("")
     lines.append(f"live sessions: {len(sessions)}" + ("" if sessions else " (no listener is running)"))

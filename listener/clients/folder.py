@@ -1,12 +1,14 @@
 """A folder that files are dropped into. Synchronous but for `changes`; names are those of files right in it.
 
-Nothing leads out of it: a name with a slash is none, and a link is never followed. Files that are still being written
-(`.tmp`, `.part`) and hidden ones are not seen.
+Nothing leads out of it: a name with a slash is none, and a link is never followed, also not one named `processed`.
+Files that are still being written (`.tmp`, `.part`) and hidden ones are not seen; of the rest, those named `*.xml` are
+files of orders (`is_ours`).
 """
 
 import os
 import stat
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -27,7 +29,22 @@ class Seen:
     name: str
     size_bytes: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
+
+    @property
+    def arrival(self) -> str:
+        """Another text when the file was written to, or put there anew: a move changes ctime, and no other time."""
+        return f"{self.size_bytes} {self.mtime_ns} {self.ctime_ns}"
+
+
+def is_ours(name: str) -> bool:
+    """Tell a file of orders by its name."""
+    return name.lower().endswith(".xml")
+
+
+def _seen(name: str, found: os.stat_result) -> Seen:
+    return Seen(name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 class Folder:
@@ -48,7 +65,7 @@ class Folder:
                         found = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue  # moved by somebody between the two
-                    seen.append(Seen(entry.name, found.st_size, found.st_mtime_ns, found.st_ino))
+                    seen.append(_seen(entry.name, found))
         return sorted(seen, key=lambda file: file.name)
 
     def open(self, name: str) -> tuple[BinaryIO, Seen]:
@@ -61,33 +78,40 @@ class Folder:
         if not stat.S_ISREG(found.st_mode):
             os.close(number)
             raise ValueError(f"{name!r:.100} is no plain file")
-        return os.fdopen(number, "rb"), Seen(name, found.st_size, found.st_mtime_ns, found.st_ino)
+        return os.fdopen(number, "rb"), _seen(name, found)
 
     def move(self, name: str, to: Outcome, mark: object) -> None:
         """Move a file to `to`; one of that name that is there already stays, and ours gets `mark` into its name.
 
         A file that is gone was moved by somebody else: that is well.
         """
-        target = self.path / to
-        target.mkdir(exist_ok=True)
-        path = Path(name)
-        for wanted in (name, f"{path.stem}.{mark}{path.suffix}"):
-            try:
-                os.link(self.path / name, target / wanted, follow_symlinks=False)  # unlike a rename, never overwrites
-            except FileExistsError:
-                continue
-            except FileNotFoundError:
-                return
-            except OSError:  # a file system without links
-                break
-            (self.path / name).unlink(missing_ok=True)
-            return
+        with suppress(FileExistsError):
+            (self.path / to).mkdir()
+        target = os.open(self.path / to, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            (self.path / name).replace(target / f"{path.stem}.{mark}{path.suffix}")
-        except FileNotFoundError:
-            return
+            _move_into(target, self.path / name, mark)
+        finally:
+            os.close(target)
 
     async def changes(self) -> AsyncIterator[None]:
         """Yield soon after something has changed; network drives tell nothing, so look now and then all the same."""
         async for _ in awatch(self.path, step=_STEP_MS, debounce=_DEBOUNCE_MS, recursive=False):
             yield
+
+
+def _move_into(target: int, path: Path, mark: object) -> None:
+    """Move a file into an open folder. Raises OSError."""
+    marked = f"{path.stem}.{mark}{path.suffix}"
+    for wanted in (path.name, marked):
+        try:
+            os.link(path, wanted, dst_dir_fd=target, follow_symlinks=False)  # unlike a rename, never overwrites
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            return
+        except OSError:  # a file system without links
+            break
+        path.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError):
+        os.replace(path, marked, dst_dir_fd=target)

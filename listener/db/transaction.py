@@ -22,6 +22,8 @@ T = TypeVar("T")
 # As in the pool. A batch takes a fraction of a second; the rest is waiting for rows that others have locked. Whoever
 # cancels waits for the statement under way.
 STATEMENT_LIMIT_S = 10.0
+# Waiting for a lock ends before the statement's time is up: that error says for which row.
+LOCK_LIMIT_S = 5.0
 
 
 class Transaction:
@@ -71,6 +73,7 @@ async def transaction(pool: Pool, *, name: str) -> AsyncIterator[Transaction]:
         )  # fmt: skip
         settings = {
             "statement_timeout_ms": str(int(STATEMENT_LIMIT_S * 1000)),
+            "lock_timeout_ms": str(int(LOCK_LIMIT_S * 1000)),
             "search_path": search_path(pool.schema),
         }
         try:

@@ -7,10 +7,22 @@ SELECT octet_length(held.bytes) AS size_bytes, substring(held.bytes FROM %(first
 FROM (SELECT coalesce(body, convert_to(content, 'UTF8')) AS bytes FROM import_files WHERE id = %(id)s) AS held;
 
 -- name: find_copy
--- Another row whose orders are there already and whose content was the same, under the same source and order source.
-SELECT id, name FROM import_files
+-- Another row whose orders are there already and whose content was the same, under the same source and order source. It is none
+-- when orders of it were rejected, which may do by now, or when a later file has updated orders: who gives an older export again
+-- wants it back, and the merge leaves alone what is as it says.
+SELECT copy.id, copy.name FROM import_files AS copy
+WHERE copy.source = %(source)s AND copy.sha256 = %(sha256)s AND copy.merged_at IS NOT NULL AND copy.id <> %(id)s
+  AND coalesce(copy.order_source, %(usual)s) = %(order_source)s AND coalesce(copy.orders_rejected, 0) = 0
+  AND NOT EXISTS (SELECT FROM import_files AS later
+                  WHERE later.merged_at > copy.merged_at AND later.orders_updated > 0 AND later.id <> %(id)s
+                    AND coalesce(later.order_source, %(usual)s) = %(order_source)s)
+LIMIT 1;
+
+-- name: forget_copies
+-- A row of the same content is not the one that counts any more, because this one is merged after it, in the same transaction.
+UPDATE import_files SET merged_at = NULL
 WHERE source = %(source)s AND sha256 = %(sha256)s AND merged_at IS NOT NULL AND id <> %(id)s
-  AND coalesce(order_source, %(usual)s) = %(order_source)s LIMIT 1;
+  AND coalesce(order_source, %(usual)s) = %(order_source)s;
 
 -- name: prepare_merge
 -- A place for one batch of orders; it ends with the transaction.
@@ -64,6 +76,18 @@ FROM (SELECT order_number, digest, max(version) AS version FROM import_orders GR
 WHERE stored.source = %(order_source)s AND stored.order_number = newest.order_number
   AND stored.imported_digest = newest.digest AND stored.imported_version < newest.version;
 
+-- name: lock_holder
+-- Which order the row at that place is, and which session has locked it; unknown when several have.
+SELECT stored.order_number, a.pid, concat_ws(' ', a.usename, nullif(a.application_name, '')) AS who, a.state,
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS since_s
+FROM orders_inbox AS stored LEFT JOIN pg_stat_activity AS a ON a.backend_xid = stored.xmax
+WHERE stored.ctid = %(place)s::tid;
+
+-- name: rejected_orders
+-- Orders that were refused, of files whose report still stands.
+SELECT count(*) AS files, coalesce(sum(orders_rejected), 0)::bigint AS orders, max(id) AS newest_id
+FROM import_files WHERE orders_rejected > 0 AND (merged_at IS NOT NULL OR status = 'Failed');
+
 -- name: clear_orders
 TRUNCATE import_orders;
 
@@ -87,17 +111,22 @@ WHERE id = 1;
 -- name: offer_file
 -- Tell of a file that a source holds, as work: nothing when its content is imported or waits already; one that failed is tried
 -- again, since somebody has put it there again. (Not within 10 s: then it is just being moved away.) So is one that nobody has
--- read, because there was other content under its name when its turn came.
+-- read, because there was other content under its name when its turn came; and one whose content is imported, but has arrived
+-- anew after orders were rejected or updated (as in find_copy).
 WITH known AS MATERIALIZED (
-    SELECT id FROM import_files WHERE source = %(source)s AND sha256 = %(sha256)s AND merged_at IS NOT NULL LIMIT 1
+    SELECT id FROM import_files AS file WHERE source = %(source)s AND sha256 = %(sha256)s AND merged_at IS NOT NULL
+      AND coalesce(orders_rejected, 0) = 0
+      AND NOT EXISTS (SELECT FROM import_files AS later WHERE later.merged_at > file.merged_at AND later.orders_updated > 0)
+    LIMIT 1
 ), again AS (
-    UPDATE import_files SET status = 'Pending'
+    UPDATE import_files SET status = 'Pending', arrival = %(arrival)s
     WHERE source = %(source)s AND uri = %(uri)s AND sha256 = %(sha256)s AND status NOT IN ('Pending', 'Processing')
-      AND (updated_at < now() - interval '10 seconds' OR report ? 'changed') AND NOT EXISTS (SELECT FROM known)
+      AND (CASE WHEN status = 'Imported' THEN arrival <> %(arrival)s ELSE updated_at < now() - interval '10 seconds' END
+           OR report ? 'changed') AND NOT EXISTS (SELECT FROM known)
     RETURNING id
 ), added AS (
-    INSERT INTO import_files (source, uri, name, sha256, size_bytes)
-    SELECT %(source)s, %(uri)s, %(name)s, %(sha256)s, %(size_bytes)s WHERE NOT EXISTS (SELECT FROM known)
+    INSERT INTO import_files (source, uri, name, sha256, size_bytes, arrival)
+    SELECT %(source)s, %(uri)s, %(name)s, %(sha256)s, %(size_bytes)s, %(arrival)s WHERE NOT EXISTS (SELECT FROM known)
     ON CONFLICT (source, uri, sha256) DO NOTHING
     RETURNING id
 )

@@ -34,8 +34,8 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 -- name: long_transaction_settings
 -- Of one transaction that lasts longer than a statement. Who leaves it open is a process that was stopped, and must not keep
 -- its rows locked. Of a table that was filled a moment ago the planner knows nothing: without these it may read all of
--- orders_inbox for each batch.
-SELECT set_config('statement_timeout', %(statement_timeout_ms)s, true), set_config('search_path', %(search_path)s, true),
+-- orders_inbox for each batch. A lock that somebody holds ends the wait before the statement's time is up: that error says which row.
+SELECT set_config('statement_timeout', %(statement_timeout_ms)s, true), set_config('lock_timeout', %(lock_timeout_ms)s, true), set_config('search_path', %(search_path)s, true),
        set_config('idle_in_transaction_session_timeout', '60000', true), set_config('jit', 'off', true),
        set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true);
 

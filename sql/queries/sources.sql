@@ -20,20 +20,27 @@ UPDATE polling_state SET updated_at = clock_timestamp() - make_interval(secs => 
 WHERE workflow = %(workflow)s AND account = %(account)s;
 
 -- name: put_page
--- One page that was fetched, as work; nothing when its content is imported or waits already.
+-- One page that was fetched, as work; nothing when its content is imported or waits already. A shop that says again what it said
+-- before another page has updated orders means it: then it is merged again.
 INSERT INTO import_files (source, uri, name, body, sha256, size_bytes)
 SELECT 'http', %(uri)s, %(name)s, %(body)s, %(sha256)s, %(size_bytes)s
-WHERE NOT EXISTS (SELECT FROM import_files WHERE source = 'http' AND sha256 = %(sha256)s AND merged_at IS NOT NULL)
-ON CONFLICT (source, uri, sha256) DO NOTHING;
+WHERE NOT EXISTS (
+    SELECT FROM import_files AS file WHERE source = 'http' AND sha256 = %(sha256)s AND merged_at IS NOT NULL
+      AND NOT EXISTS (SELECT FROM import_files AS later WHERE later.merged_at > file.merged_at AND later.orders_updated > 0))
+ON CONFLICT (source, uri, sha256) DO UPDATE SET status = 'Pending' WHERE import_files.status = 'Imported';
 
 -- name: put_files
--- Versions of files that a source holds, as work; what is known already stays as it is. A file with a fault cannot be read at all:
--- its row says why.
+-- Versions of files that a source holds, as work; what is known already stays as it is, unless another version of the file came
+-- after it: then it is back. A file with a fault cannot be read at all: its row says why.
 INSERT INTO import_files (source, uri, name, version, size_bytes, status, last_error, finished_at)
-SELECT %(source)s, f.uri, f.name, f.version, f.size_bytes, CASE WHEN f.fault IS NULL THEN 'Pending' ELSE 'Failed' END,
+SELECT DISTINCT ON (f.uri, f.version) %(source)s, f.uri, f.name, f.version, f.size_bytes, CASE WHEN f.fault IS NULL THEN 'Pending' ELSE 'Failed' END,
        f.fault, CASE WHEN f.fault IS NOT NULL THEN now() END
 FROM jsonb_to_recordset(%(files)s::jsonb) AS f (uri text, name text, version text, size_bytes bigint, fault text)
-ON CONFLICT (source, uri, version) WHERE version IS NOT NULL DO NOTHING;
+ON CONFLICT (source, uri, version) WHERE version IS NOT NULL DO UPDATE SET status = 'Pending'
+WHERE import_files.status = 'Imported' AND EXISTS (
+    SELECT FROM import_files AS other
+    WHERE other.source = import_files.source AND other.uri = import_files.uri AND other.version <> import_files.version
+      AND other.status <> 'Failed' AND (other.finished_at > import_files.finished_at) IS NOT FALSE);
 
 -- name: save_place
 -- How far the source has been read, in the transaction of what was found. The watermark never goes back: who was overtaken has

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -50,6 +51,21 @@ def test_moving_overwrites_nothing(folder: Folder) -> None:
     moved = {path.name: path.read_text() for path in (folder.path / "processed").iterdir()}
     assert moved == {"a.xml": "first", "a.17.xml": "second"}
     assert folder.look() == []
+
+
+@pytest.mark.parametrize("to", ["processed", "failed"])
+def test_nothing_is_moved_through_a_link_or_over_a_file(folder: Folder, to: Literal["processed", "failed"]) -> None:
+    outside = folder.path.parent / "outside"
+    outside.mkdir()
+    (folder.path / "a.xml").write_text("x")
+    (folder.path / to).symlink_to(outside)
+    with pytest.raises(OSError, match="Not a directory"):
+        folder.move("a.xml", to, 17)
+    (folder.path / to).unlink()
+    (folder.path / to).write_text("in the way")
+    with pytest.raises(OSError, match="Not a directory"):
+        folder.move("a.xml", to, 17)
+    assert ((folder.path / "a.xml").read_text(), list(outside.iterdir())) == ("x", [])
 
 
 def test_what_somebody_else_has_moved_is_well(folder: Folder) -> None:

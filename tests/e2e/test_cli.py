@@ -209,7 +209,7 @@ def test_status_shows_queues_sessions_and_connectors(listeners: Services, orders
     done = listeners.run("status", "--json")
     assert done.returncode == DONE
     figures = json.loads(done.stdout)
-    assert figures.keys() == {"queues", "sessions", "connectors"}
+    assert figures.keys() == {"queues", "sessions", "connectors", "rejected"}
     assert figures["queues"]["upload"] == {"pending": 0, "processing": 0, "failed": 1, "oldest_pending_s": 0.0}
     assert [session.keys() >= {"session_key", "pid", "backend_start"} for session in figures["sessions"]] == [True]
     assert [(one["connector"], one["account"], one["is_paused"]) for one in figures["connectors"]] == [

@@ -49,6 +49,9 @@ def test_refused_files_and_orders_are_told_and_the_rest_is_imported(
     )
     assert done.stdout == "mixed.xml: 2 orders: 1 inserted, 0 updated, 0 unchanged, 0 ignored, 1 rejected\n"
     assert orders.counts() == {"Pending": 1}
+    status = listeners.run("status").stdout
+    assert "rejected by import: 1 orders in 1 files; why, and what to do: column report of import_files" in status
+    assert json.loads(listeners.run("status", "--json").stdout)["rejected"] == {"files": 1, "orders": 1, "newest_id": 1}
 
 
 def test_the_same_file_again_is_known(listeners: Services, tmp_path: Path) -> None:

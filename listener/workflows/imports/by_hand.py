@@ -59,7 +59,8 @@ class ByHand:
         if copy is not None:
             return Imported(counts=Counts(), copy_of=copy[0], rejects=[])
         reader = self._reader = Reader(file, rules, check_cancelled=anyio.from_thread.check_cancelled)
-        async with merging(self._pool, self._order_source) as merge:
+        usual = self._settings.order_source
+        async with merging(self._pool, self._order_source, usual_order_source=usual) as merge:
             await merge_orders(reader, merge, self._threads)
             if merge.counts.rejected < merge.counts.found or not merge.counts.found:
                 await merge.commit_by_hand(

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import anyio
 
-from listener.clients.folder import Folder, Outcome, Seen
+from listener.clients.folder import Folder, Outcome, Seen, is_ours
 from listener.core.errors import DatabaseError
 from listener.core.events import Event, Publish, Settled, Trouble
 from listener.db.imports import offer_file, read_outcomes
@@ -57,6 +57,7 @@ class FolderSource:
         self._hears = hears
         self._lying: dict[str, _Lying] = {}
         self._told: dict[str, float] = {}
+        self._strangers: set[str] = set()
         self._noticed = anyio.Event()
         self._threads = anyio.CapacityLimiter(2)
 
@@ -83,10 +84,15 @@ class FolderSource:
         """Look once: offer what has settled, move what is done with. Returns seconds until the next look is due."""
         now_s = anyio.current_time()
         lying = {}
+        strangers = set()
         for seen in await in_thread(self._folder.look, self._threads):
+            if not is_ours(seen.name):
+                strangers.add(seen.name)
+                continue
             before = self._lying.get(seen.name)
             lying[seen.name] = before if before is not None and before.seen == seen else _Lying(seen, now_s)
         self._lying = lying
+        self._tell_of(strangers)
         pauses = [self._poll_s()]
         for file in list(lying.values()):
             left_s = file.since_s + self._settle_s - now_s
@@ -139,7 +145,13 @@ class FolderSource:
         if extent is None or extent.size_bytes == 0:  # an empty one is still to be filled
             return
         row = await offer_file(
-            self._pool, source=SOURCE, uri=seen.name, name=seen.name, sha256=extent.sha256, size_bytes=extent.size_bytes
+            self._pool,
+            source=SOURCE,
+            uri=seen.name,
+            name=seen.name,
+            sha256=extent.sha256,
+            size_bytes=extent.size_bytes,
+            arrival=seen.arrival,
         )
         self._lying[seen.name] = _Lying(seen, lying.since_s, row)
 
@@ -172,6 +184,15 @@ class FolderSource:
         """Not when somebody has written to it since: that is another file, which the next look sees."""
         if not self._has_changed(seen):
             self._folder.move(seen.name, to, row)
+
+    def _tell_of(self, strangers: set[str]) -> None:
+        """Tell once of each file that stays where it is."""
+        for name in sorted(strangers - self._strangers):
+            why = "only files named *.xml are imported; rename it, or take it away"
+            if name in get_args(Outcome):
+                why = "it is a file, and files that are done with go into a folder of that name; rename it"
+            self._tell(f"{name!r:.100} is left where it is: {why}", is_minor=name not in get_args(Outcome))
+        self._strangers = strangers
 
     def _tell(self, error: str, *, is_minor: bool = False) -> None:
         """Tell once in five minutes: each settled file causes a look, and each look meets the same trouble."""

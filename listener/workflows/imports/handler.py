@@ -27,6 +27,8 @@ from listener.workflows.imports.words import words_of
 _IN_MEMORY_BYTES = 8_000_000
 # Sources whose files are not in the row; not every process may be able to reach them.
 _ELSEWHERE = frozenset({"folder", "drive"})
+# Of a file's name, which may be of any length, in logs and errors.
+_SHOWN_CHARS = 200
 _ELSEWHERE_PAUSE_S, _CHANGED_PAUSE_S = 15.0, 1.0
 
 
@@ -85,7 +87,7 @@ class Import:
         except FileReplaced as replaced:
             return _done_unread(job.row["sha256"], {"changed": str(replaced)})
         except FileTrouble as trouble:
-            return Fail(f"{job.row['name'] or job.row['uri'] or 'content'}: {trouble}")
+            return Fail(f"{_name(job)}: {trouble}")
 
     async def _import_file(self, job: Job, file: BinaryIO) -> Outcome:
         extent = await self._in_thread(partial(measure, file, self._settings.rules.most_bytes))
@@ -112,11 +114,12 @@ class Import:
             encoding=encoding,
             check_cancelled=anyio.from_thread.check_cancelled,
         )
-        async with merging(self._pool, order_source) as merge:
+        async with merging(self._pool, order_source, usual_order_source=self._settings.order_source) as merge:
             await merge_orders(reader, merge, self._threads)
             is_ours = await merge.commit(
                 id_=job.id,
                 claim_id=job.claim_id,
+                source=job.row["source"],
                 sha256=extent.sha256,
                 size_bytes=extent.size_bytes,
                 rejects=reader.rejects,
@@ -156,9 +159,13 @@ def _done_unread(sha256: str | None, report: Mapping[str, Any], size_bytes: int 
     return Done({**values, **{f"orders_{word}": 0 for word in asdict(Counts())}})
 
 
+def _name(job: Job) -> str:
+    return str(job.row["name"] or job.row["uri"] or "content")[:_SHOWN_CHARS]
+
+
 def _event(job: Job, counts: Counts) -> FileImported:
     return FileImported(
-        name=job.label or str(job.id),
+        name=(job.label or str(job.id))[:_SHOWN_CHARS],
         found=counts.found,
         inserted=counts.inserted,
         updated=counts.updated,

@@ -34,6 +34,12 @@ class Replica:
         self.desk.handler._openers = {"folder": self.source}
         await self.desk.work()
 
+    async def round(self) -> None:
+        """Offer, import and move."""
+        await self.source.look()
+        await self.work()
+        await self.source.look()
+
     def names(self, folder: str = ".") -> list[str]:
         path = self.path / folder
         return sorted(each.name for each in path.iterdir() if each.is_file()) if path.is_dir() else []
@@ -103,3 +109,25 @@ async def test_the_same_content_for_another_source_of_orders_is_not_the_same(dat
         rows = [await d.take(content, order_source=source) for source in (None, "A", "B", "A", "xml")]
         assert [row["counts"] for row in rows] == [{"found": 2, "inserted": 2}] * 3 + [{}] * 2
         assert database.execute("SELECT count(DISTINCT source), count(*) FROM orders_inbox") == [(3, 6)]
+
+
+async def test_files_of_other_names_stay_and_are_told_of_once(database: Database, tmp_path: Path) -> None:
+    async with replicas(database, tmp_path / "in") as [one]:
+        for name in ("foo.txt", "processed", "orders.xml.bak"):
+            (one.path / name).write_text(shop.numbered(1))
+        one.drop("A.XML", "A-1")
+        for _ in range(3):
+            await one.round()
+        assert set(one.desk.orders()) == {"A-1"}
+        assert one.names() == ["A.XML", "foo.txt", "orders.xml.bak", "processed"]
+        told = [event.error for event in one.events if isinstance(event, Trouble)]
+        assert told == [
+            "'foo.txt' is left where it is: only files named *.xml are imported; rename it, or take it away",
+            "'orders.xml.bak' is left where it is: only files named *.xml are imported; rename it, or take it away",
+            "'processed' is left where it is: it is a file, and files that are done with go into a folder of that name;"
+            " rename it",
+            "A.XML cannot be moved to processed: Not a directory",
+        ]
+        (one.path / "processed").unlink()
+        await one.source.look()
+        assert one.names("processed") == ["A.XML"]

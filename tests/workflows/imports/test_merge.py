@@ -1,6 +1,7 @@
 """What a file does to orders_inbox: new, changed, unchanged, older, rejected; as a whole or not at all."""
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from conftest import Database
 from workflows.imports import shop
 from workflows.imports.desk import RULES, desk
 
+from listener.core.errors import Unreachable
 from listener.core.outcome import Done
+from listener.db import transaction
 from listener.db.queries import query
 from listener.workflows.imports import reader
 
@@ -257,10 +260,27 @@ async def test_a_batch_reads_no_more_of_the_orders_than_it_has(database: Databas
     assert read < 1_000, f"{scans} scans"
 
 
+async def test_who_has_locked_an_order_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transaction, "LOCK_LIMIT_S", 0.1)
+    async with desk(database) as d:
+        await d.take(shop.numbered(3))
+        with database.connect(application_name="a person") as conn, conn.transaction():
+            conn.execute("SELECT FROM orders_inbox WHERE order_number = 'N-2' FOR UPDATE")
+            d.insert(shop.numbered(3, notes="changed"))
+            job = await d.claim()
+            with pytest.raises(Unreachable) as told:
+                await d.handler([job])
+            who = rf"session {conn.info.backend_pid} \(\w+ a person, idle in transaction for 0 s\)"
+            assert re.match(rf"order 'N-2' in orders_inbox is locked by {who}: commit or end it; ", str(told.value))
+            assert {order["payload"]["customer_notes"] for order in d.orders().values()} != {"changed"}
+        assert await d.handler([job]) == [Done()]
+        assert {order["payload"]["customer_notes"] for order in d.orders().values()} == {"changed"}
+
+
 def test_each_order_is_looked_up_by_itself_however_little_the_planner_knows(database: Database) -> None:
     """Without statistics, as in a new table's first minutes: else 2,000 orders beside 2,000 are 4,000,000 pairs."""
     files = (shop.numbered(300, first=first).encode() for first in (1, 301))
-    settings = {"statement_timeout_ms": "10000", "search_path": "public"}
+    settings = {"statement_timeout_ms": "10000", "lock_timeout_ms": "0", "search_path": "public"}
     with database.connect() as conn, conn.transaction():
         conn.execute("ALTER TABLE orders_inbox SET (autovacuum_enabled = off)")
         conn.execute(query("session", "long_transaction_settings"), settings)
