@@ -21,12 +21,14 @@ WHERE workflow = %(workflow)s AND account = %(account)s;
 
 -- name: put_page
 -- One page that was fetched, as work; nothing when its content is imported or waits already. A shop that says again what it said
--- before another page has updated orders means it: then it is merged again.
+-- before another page has updated orders means it: then it is merged again. Not after a file from elsewhere: looks overlap, so the
+-- same page comes again by itself, and would take back what that file corrected.
 INSERT INTO import_files (source, uri, name, body, sha256, size_bytes)
 SELECT 'http', %(uri)s, %(name)s, %(body)s, %(sha256)s, %(size_bytes)s
 WHERE NOT EXISTS (
     SELECT FROM import_files AS file WHERE source = 'http' AND sha256 = %(sha256)s AND merged_at IS NOT NULL
-      AND NOT EXISTS (SELECT FROM import_files AS later WHERE later.merged_at > file.merged_at AND later.orders_updated > 0))
+      AND NOT EXISTS (SELECT FROM import_files AS later
+                      WHERE later.source = 'http' AND later.merged_at > file.merged_at AND later.orders_updated > 0))
 ON CONFLICT (source, uri, sha256) DO UPDATE SET status = 'Pending' WHERE import_files.status = 'Imported';
 
 -- name: put_files

@@ -114,10 +114,17 @@ async def test_a_page_that_the_shop_says_again_counts_again(database: Database) 
     async with street(database) as s:
         mark = (await s.state.take_turn(0.0)).now  # type: ignore[union-attr]
         for text, merged in (("A", 1), ("A", 1), ("B", 2), ("A", 2), ("A", 2)):
-            body = export(text).encode()
-            page = Page(uri="shop", name="page 1", body=body, sha256=sha256(body).hexdigest())
-            await s.state.put_pages([page], watermark=mark)
+            await s.state.put_pages([_page(text)], watermark=mark)
             await s.numbers()
             assert notes(s.desk) == text
             [(count,)] = database.execute("SELECT count(*) FROM import_files WHERE merged_at IS NOT NULL")
             assert count == merged
+        await s.desk.take(export("corrected by hand"))
+        await s.state.put_pages([_page("A")], watermark=mark)
+        await s.numbers()
+        assert notes(s.desk) == "corrected by hand", "looks overlap: the shop has said nothing new"
+
+
+def _page(text: str) -> Page:
+    body = export(text).encode()
+    return Page(uri="shop", name="page 1", body=body, sha256=sha256(body).hexdigest())
