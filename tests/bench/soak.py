@@ -6,7 +6,8 @@ A private PostgreSQL with fsync on, the sandbox with ShipStation's rate limit in
 work on all queues, while processes are killed, sessions cut, the API is away, slow or loses replies, and the
 configuration is rolled back and forth. --scale makes the work's clock run faster: 6 = ten minutes stand for an hour
 (intervals and the rate window shrink, orders arrive faster). Exit 1 when an order was lost or arrived twice, or a KPI
-is past its alert value.
+is past its alert value. In less than 20 minutes the memory's slope is that of a
+start: 2 MiB in 3 minutes are 40 an hour.
 """
 
 import argparse
