@@ -35,8 +35,8 @@ class Stored:
 class Batch:
     """What goes into one transaction. orders, parcels: records as `store_orders` and `store_parcels` read them.
 
-    unread: members place, query, row, error. checked: an order whose parcels were asked for. done, again: a quarantine
-    entry that was read, or not yet. is_last: of its run; rows of the inbox that were locked before are tried again.
+    unread: members place, query, row, error. checked: an order whose parcels were asked for. done, again: quarantine
+    entries that are read by now, or not yet. is_last: of its run; rows of the inbox that were locked are tried again.
     """
 
     list: str
@@ -45,8 +45,8 @@ class Batch:
     unread: Sequence[Mapping[str, Any]] = ()
     advance: Advance | None = None
     checked: int | None = None
-    done: int | None = None
-    again: int | None = None
+    done: Sequence[int] = ()
+    again: Sequence[int] = ()
     is_last: bool = False
 
 
@@ -75,7 +75,7 @@ class SyncState:
         return [row["order_id"] for row in await self._run("suspects", {"most": most})]
 
     async def quarantine_due(self, most: int) -> list[dict[str, Any]]:
-        """Read the quarantined lists whose next try has come: id, list, query."""
+        """Read the quarantined lists whose next try has come: list, query, ids and places of their entries."""
         return await self._run("quarantine_due", {"most": most})
 
     async def store(
@@ -126,10 +126,10 @@ class SyncState:
     async def _keep_aside(self, conn: Connection, batch: Batch) -> int:
         if batch.checked is not None:
             await self._ask(conn, "checked_parcels", {"order_id": batch.checked})
-        if batch.done is not None:
-            await self._ask(conn, "quarantine_resolved", {"id": batch.done})
-        if batch.again is not None:
-            await self._ask(conn, "quarantine_again", {"id": batch.again})
+        if batch.done:
+            await self._ask(conn, "quarantine_resolved", {"ids": list(batch.done)})
+        if batch.again:
+            await self._ask(conn, "quarantine_again", {"ids": list(batch.again)})
         if not batch.unread:
             return 0
         entries = {"list": batch.list, "entries": json.dumps(batch.unread)}

@@ -170,18 +170,25 @@ SET query = (
 RETURNING q.xmax = 0 AS is_new;
 
 -- name: quarantine_due
-SELECT id, list, query FROM sync_quarantine
-WHERE connector = 'shipstation' AND account = %(account)s AND resolved_at IS NULL AND query IS NOT NULL AND retry_at <= now()
-ORDER BY retry_at LIMIT %(most)s;
+-- Entries that lie in one list are read together: ids and places, in one order.
+WITH due AS MATERIALIZED (
+    SELECT q.list, q.query, min(q.retry_at) AS retry_at FROM sync_quarantine AS q
+    WHERE q.connector = 'shipstation' AND q.account = %(account)s AND q.resolved_at IS NULL AND q.query IS NOT NULL AND q.retry_at <= now()
+    GROUP BY q.list, q.query ORDER BY min(q.retry_at) LIMIT %(most)s
+)
+SELECT due.list, due.query, array_agg(q.id ORDER BY q.id) AS ids, array_agg(q.place ORDER BY q.id) AS places
+FROM due JOIN sync_quarantine AS q ON q.list = due.list AND q.query = due.query
+WHERE q.connector = 'shipstation' AND q.account = %(account)s AND q.resolved_at IS NULL
+GROUP BY due.list, due.query, due.retry_at ORDER BY due.retry_at;
 
 -- name: quarantine_resolved
-UPDATE sync_quarantine SET resolved_at = now() WHERE id = %(id)s;
+UPDATE sync_quarantine SET resolved_at = now() WHERE id = ANY (%(ids)s::bigint[]);
 
 -- name: quarantine_again
 -- 5, 10, 20 … minutes, at most 6 hours.
 UPDATE sync_quarantine
 SET attempts = attempts + 1, retry_at = now() + least(interval '5 minutes' * 2 ^ least(attempts, 10), interval '6 hours')
-WHERE id = %(id)s;
+WHERE id = ANY (%(ids)s::bigint[]);
 
 -- name: write_stats
 UPDATE sync_runs SET stats = %(stats)s::jsonb WHERE id = %(run_id)s;

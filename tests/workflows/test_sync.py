@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import anyio
 import pytest
@@ -14,11 +15,16 @@ from waiting import until_async
 
 from listener.core.outcome import Done, Fail, Release
 from listener.db.sync_state import Batch, SyncState
-from listener.workflows.sync.plan import ORDERS
+from listener.workflows.sync.plan import ORDERS, as_bound, as_end
 from listener.workflows.sync.retention import Retention
 from listener.workflows.sync.rows import read_rows
 
 pytestmark = pytest.mark.anyio
+
+
+def wall(moment: datetime) -> str:
+    """A moment as their clock writes it."""
+    return moment.astimezone(ZoneInfo("America/Los_Angeles")).replace(tzinfo=None).isoformat()
 
 
 @pytest.fixture
@@ -195,7 +201,7 @@ async def test_a_run_that_may_make_no_more_calls_keeps_the_watermark_and_the_nex
     assert (first["complete"], first["read"], first["calls"]) == (False, 20, 2)
     assert shop.marks() == {"orders": None}
     [(cursor,)] = shop.database.execute("SELECT cursor FROM polling_state WHERE workflow = 'shipstation orders'")
-    assert cursor["from_created"]
+    assert (cursor["created"], cursor["skip"], cursor["count"]) == (cursor["created"], 20, 40)
 
     done = await shop.sync(batch_size=500)
 
@@ -291,13 +297,13 @@ async def test_what_is_put_aside_later_does_not_hide_what_was_put_aside_before(s
         for each in {number, "3"}:
             api.control("POST", "edit", {"orderNumber": each, "set": {"orderStatus": "on_hold"}})
         await shop.sync(reason="schedule")
-    assert shop.database.execute("SELECT count(*), count(resolved_at) FROM sync_quarantine") == [(1, 0)]
+    assert shop.database.execute("SELECT count(*), count(resolved_at) FROM sync_quarantine") == [(2, 0)]
 
     api.control("DELETE", "faults")
     shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
     await shop.sync(reason="schedule")
 
-    assert shop.database.execute("SELECT count(resolved_at) FROM sync_quarantine") == [(1,)]
+    assert shop.database.execute("SELECT count(resolved_at) FROM sync_quarantine") == [(2,)]
     assert [shop.row(number)["fulfillment_status"] for number in ("1", "2", "3")] == ["on_hold"] * 3
 
 
@@ -323,6 +329,81 @@ async def test_more_records_at_fault_than_the_calls_can_tell_apart_do_not_stop_i
 
     assert shop.read() == {str(number) for number in range(200)} - {*poisoned}
     assert shop.database.execute("SELECT count(*) FROM sync_quarantine WHERE resolved_at IS NULL") == [(len(poisoned),)]
+
+
+async def test_more_orders_of_one_second_than_a_cycle_reads_do_not_stop_it(shop: Station, api: Client) -> None:
+    """Made by one import, and one of them can never be read: each cycle goes on behind the last one's end."""
+    shop.upload("first", *map(str, range(100)), "last")
+    import_at, later = (datetime.now(UTC) - timedelta(minutes=minutes) for minutes in (50, 40))
+    api.control("POST", "edit", {"orderNumber": "first", "set": {}, "createDate": "2026-01-01T10:00:00.0000000"})
+    for number in range(100):
+        api.control("POST", "edit", {"orderNumber": str(number), "set": {}, "createDate": import_at.isoformat()})
+    api.control("POST", "edit", {"orderNumber": "last", "set": {}, "createDate": later.isoformat()})
+    api.fault({"poison": ["57"]})
+    shop.most_calls = 4
+
+    cycles, stats = 0, dict[str, Any]()
+    while not stats.get("complete"):
+        before, place = len(shop.read()), shop.database.execute("SELECT workflow, cursor FROM polling_state")
+        stats = await shop.sync(reason="schedule", batch_size=10)
+        cycles += 1
+        assert len(shop.read()) > before or shop.database.execute("SELECT workflow, cursor FROM polling_state") != place
+        assert cycles < 20
+
+    assert shop.marks()["orders"] is not None
+    assert shop.read() == {"first", "last", *map(str, range(100))} - {"57"}
+    [(query,)] = shop.database.execute("SELECT query FROM sync_quarantine WHERE resolved_at IS NULL")
+    assert {query["createDateStart"], query["createDateEnd"]} == {as_bound(wall(import_at)), as_end(wall(import_at))}
+
+
+async def test_an_order_that_leaves_a_second_while_cycles_go_through_it_loses_no_other(
+    shop: Station, api: Client
+) -> None:
+    """The one behind it moves onto the pages that were read."""
+    shop.upload(*map(str, range(30)))
+    shop.most_calls = 1
+    await shop.sync(reason="schedule", batch_size=10)
+    first = api.get("/orders", sortBy="CreateDate")["orders"][0]
+    api.http.delete(f"/orders/{first['orderId']}")
+    while (await shop.sync(reason="schedule", batch_size=10))["read"]:
+        if shop.marks()["orders"] is not None:
+            break
+
+    assert shop.read() == {str(number) for number in range(30)} - ({first["orderNumber"]} - shop.read())
+
+
+async def test_neighbours_that_cannot_be_read_are_put_aside_one_by_one(shop: Station, api: Client) -> None:
+    """Also when a cycle's calls end among them; each is told of, and each comes back by itself when it is mended."""
+    shop.upload(*map(str, range(40)))
+    for number in range(40):
+        made = (datetime.now(UTC) - timedelta(minutes=60 - number)).isoformat()
+        api.control("POST", "edit", {"orderNumber": str(number), "set": {}, "createDate": made})
+    api.fault({"poison": [str(number) for number in range(10, 32)]})
+    shop.most_calls = 12
+    cycles, stats = 0, dict[str, Any]()
+    while not stats.get("complete"):
+        stats = await shop.sync(reason="schedule")
+        cycles += 1
+        assert cycles < 20
+    assert cycles > 3
+
+    open_ones = "SELECT place, query FROM sync_quarantine WHERE resolved_at IS NULL ORDER BY id"
+    kept = shop.database.execute(open_ones)
+    assert len({place for place, _ in kept}) == len(kept) == 22
+    assert len({query["createDateStart"] for _, query in kept}) == 1
+
+    shop.most_calls = 200
+    api.fault({"poison": [str(number) for number in range(15, 32)]})
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync(reason="schedule")
+    assert len(shop.database.execute(open_ones)) == 17
+    assert {str(number) for number in range(15)} <= shop.read()
+
+    api.control("DELETE", "faults")
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync(reason="schedule")
+    assert shop.database.execute(open_ones) == []
+    assert shop.read() == {str(number) for number in range(40)}
 
 
 async def test_a_short_operation_timeout_still_reads_a_page(shop: Station, api: Client) -> None:

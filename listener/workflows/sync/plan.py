@@ -4,8 +4,8 @@ A pass reads one list from a lower bound on, without an upper one, sorted by wha
 the list while it is read, which costs a repeat, but none can leave it and move another one past us.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -86,31 +86,50 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A place in a list, by its immutable sort: behind `skip` of the records that were made from second `created` on.
+
+    Without the number, more records of one second than a cycle may read would be met again for ever. open: so many of
+    them, the last ones, could not be read, and none behind them was seen. count: records from that second on, when it
+    was asked; fewer now means that some have left the list.
+    """
+
+    created: str | None = None
+    skip: int = 0
+    open: int = 0
+    count: int | None = None
+    is_shrunk: bool = False
+
+
+#: Before a list's first record.
+START = Place()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
     """One reading of a list. since: its lower bound. upper: the new watermark, once its end is reached (None: not known
-    yet). from_created: where to go on, by the immutable sort, after an earlier part."""
+    yet). place: where it begins, behind an earlier part."""
 
     feed: Feed
     since: datetime
     upper: datetime | None = None
-    from_created: str | None = None
+    place: Place = START
 
     def query(self) -> Query:
         """Give the filters."""
         query: Query = {self.feed.bound: lower_bound(self.since), "sortBy": "CreateDate", "sortDir": "ASC"}
-        if self.from_created is not None:
+        if self.place.created is not None:
             if self.feed.bound == "createDateStart":
-                query[self.feed.bound] = max(str(query[self.feed.bound]), self.from_created)
+                query[self.feed.bound] = max(str(query[self.feed.bound]), self.place.created)
             else:
-                query["createDateStart"] = self.from_created
+                query["createDateStart"] = self.place.created
         return query
 
-    def cursor(self, last_created: str | None) -> dict[str, Any] | None:
+    def cursor(self, upper: datetime | None, place: Place) -> dict[str, Any] | None:
         """Write where the next part goes on; None when nothing is known that would be of use."""
-        place = as_bound(last_created) or self.from_created
-        if place is None or self.upper is None:
+        if upper is None or place == START:
             return None
-        return {"since": self.since.isoformat(), "upper": self.upper.isoformat(), "from_created": place}
+        return {"since": self.since.isoformat(), "upper": upper.isoformat(), **asdict(place)}
 
 
 def begin_pass(feed: Feed, mark: Mark, *, now: datetime, lookback_minutes: int | None) -> Pass:
@@ -127,26 +146,40 @@ def _read_cursor(feed: Feed, cursor: Mapping[str, Any] | None) -> Pass | None:
     if cursor is None:
         return None
     try:
+        skip, unclosed, count = cursor["skip"], cursor["open"], cursor["count"]
+        numbers = [skip, unclosed, 0 if count is None else count]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            return None
+        created = cursor["created"]
+        if created != as_bound(created):
+            return None
         return Pass(
             feed=feed,
             since=datetime.fromisoformat(cursor["since"]).astimezone(UTC),
             upper=datetime.fromisoformat(cursor["upper"]).astimezone(UTC),
-            from_created=as_bound(cursor["from_created"]),
+            place=Place(
+                created=created, skip=skip, open=unclosed, count=count, is_shrunk=cursor["is_shrunk"] is not False
+            ),
         )
-    except (KeyError, TypeError, ValueError):  # written by a hand: begin anew
+    except (KeyError, TypeError, ValueError):  # written by a hand or an older release: begin anew
         return None
 
 
 def as_bound(wall: Any) -> str | None:
-    """Write a time of theirs as a filter: their own clock's text, to the second."""
-    return wall.replace("T", " ")[:19] if isinstance(wall, str) and len(wall) >= 19 else None
+    """Write a time of theirs as a filter: their own clock's text, to the second; None when it is no time."""
+    moment = _second(wall)
+    return moment.isoformat(" ") if moment is not None else None
 
 
 def as_end(wall: Any) -> str | None:
     """Write it as an upper bound: the next second, for a filter that drops the fraction would leave the record out."""
-    bound = as_bound(wall)
+    moment = _second(wall)
+    return (moment + timedelta(seconds=1)).isoformat(" ") if moment is not None else None
+
+
+def _second(wall: Any) -> datetime | None:
     try:
-        return bound and (datetime.fromisoformat(bound) + timedelta(seconds=1)).isoformat(" ")
+        return datetime.fromisoformat(wall[:19]) if isinstance(wall, str) and len(wall) >= 19 else None
     except ValueError:
         return None
 
@@ -156,6 +189,12 @@ def around(row: Any) -> Query | None:
     wall = row.get("createDate") if isinstance(row, dict) else None
     start, end = as_bound(wall), as_end(wall)
     return {"createDateStart": start, "createDateEnd": end} if start and end else None
+
+
+def window(query: Query, number: int) -> str:
+    """Name a record that no page shows: where it lies, and which of those that lie there it is."""
+    start, end = query.get("createDateStart", "the beginning"), query.get("createDateEnd", "the end")
+    return f"created from {start} to {end}" + (f", number {number}" if number > 1 else "")
 
 
 def upper_mark(*, asked_at: datetime, answered_at: datetime | None, elapsed_s: float) -> datetime:
@@ -173,6 +212,17 @@ def further(has_changes: bool, is_wide: bool, marks: Mapping[Feed, Mark]) -> tup
         return (SHIPMENTS, VOIDS, FULFILLMENTS)
     never = datetime.min.replace(tzinfo=UTC)
     return (SHIPMENTS, min((VOIDS, FULFILLMENTS), key=lambda feed: marks[feed].at or never))
+
+
+def onward(position: int, size: int) -> Iterator[tuple[int, int]]:
+    """Give the pages from a place in a list on: (page, size) of each, smaller ones until a whole one begins there."""
+    sizes = [size]
+    while smaller := parts(1, sizes[-1]):
+        sizes.append(smaller[0][1])
+    while True:
+        fits = next(each for each in sizes if position % each == 0)
+        yield position // fits + 1, fits
+        position += fits
 
 
 def parts(page: int, size: int) -> list[tuple[int, int]]:

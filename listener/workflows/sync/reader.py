@@ -2,6 +2,7 @@
 at fault stands alone."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,19 @@ import anyio
 
 from listener.clients.shipstation.lists import Page
 from listener.core.errors import Broken, Unavailable
-from listener.workflows.sync.plan import Feed, Pass, Query, as_bound, as_end, parts, upper_mark
+from listener.workflows.sync.plan import (
+    START,
+    Feed,
+    Pass,
+    Place,
+    Query,
+    as_bound,
+    as_end,
+    onward,
+    parts,
+    upper_mark,
+    window,
+)
 
 # A page may take the API this long, and its rows us a moment: a run that has less time left ends, and goes on later.
 PAGE_TIME_S = 15.0
@@ -51,35 +64,78 @@ class Poison:
 
 @dataclass(slots=True, kw_only=True)
 class Part:
-    """The rows of one page. last: it was the list's last. shrunk: records have left the list while it was read.
+    """The rows of one page. last: it was the list's last. place: behind it.
 
-    cut: what ended the reading in the middle of it; the rows before are here all the same, and the next reading goes on
-    behind them. Else a page with more records at fault than one cycle's calls can tell apart would stop it for ever.
+    poison: records that cannot be read, and of which it is known by now where they end. cut: what ended the reading in
+    the middle of the page; the rows before are here all the same, and the next reading goes on behind them. Else a page
+    with more records at fault than one cycle's calls can tell apart would stop it for ever.
     """
 
     rows: list[Any] = field(default_factory=list)
     poison: list[Poison] = field(default_factory=list)
     upper: datetime | None = None
+    place: Place = START
     is_last: bool = False
-    is_shrunk: bool = False
     cut: Exception | None = None
-
-    @property
-    def last_created(self) -> str | None:
-        """The immutable sort's value of the last row that has one."""
-        created = (row.get("createDate") for row in reversed(self.rows) if isinstance(row, dict))
-        return next((wall for wall in created if isinstance(wall, str)), None)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Known:
-    """What the replies of one pass have told so far."""
+class _Trail:
+    """What one pass has met so far. first: position of the first record of the second `created`. end: position behind
+    the last record. open: poison behind which no record was seen yet. total: records of the list."""
 
     asked_at: datetime
     asked_s: float
     upper: datetime | None = None
+    created: str | None = None
+    first: int = 0
+    end: int = 0
+    open: list[Poison] = field(default_factory=list)
     total: int | None = None
     is_shrunk: bool = False
+    named: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def place(self) -> Place:
+        """Where the next reading goes on."""
+        return Place(
+            created=self.created,
+            skip=self.end - self.first,
+            open=len(self.open),
+            count=None if self.total is None else max(self.total - self.first, 0),
+            is_shrunk=self.is_shrunk,
+        )
+
+    def pass_rows(self, rows: list[Any], position: int) -> list[Poison]:
+        """Go past rows that were read; returns the poison before them, of which it is known now where it ends."""
+        closed: list[Poison] = []
+        for offset, row in enumerate(rows):
+            wall = row.get("createDate") if isinstance(row, dict) else None
+            created, end = as_bound(wall), as_end(wall)
+            if created is None or end is None:
+                continue
+            closed += [replace(each, query={**each.query, "createDateEnd": end}) for each in self.open]
+            self.open = []
+            if created != self.created:
+                self.created, self.first = created, position + offset
+        self.end = position + len(rows)
+        return closed
+
+    def pass_poison(self, position: int, error: str) -> None:
+        """Go past a record that cannot be read."""
+        query: Query = {"createDateStart": self.created} if self.created else {}
+        self.open.append(Poison(place="", query=query, error=error))
+        self.end = position + 1
+
+    def name(self, poison: list[Poison], query: Query) -> list[Poison]:
+        """Say where each poison lies: after which record and before which, in the order of creation."""
+        bounds = {name: value for name, value in query.items() if name.endswith(("Start", "DateEnd"))}
+        named = []
+        for each in poison:
+            whole = {**bounds, **each.query}
+            self.named[window(whole, 1)] += 1
+            named.append(replace(each, place=window(whole, self.named[window(whole, 1)]), query=whole))
+        return named
 
 
 class Reader:
@@ -100,21 +156,33 @@ class Reader:
         """Calls that this run may still make."""
         return self._most_calls - self.calls
 
-    async def read(self, reading: Pass, *, base_url: str | None = None) -> AsyncIterator[Part]:
+    async def read(self, reading: Pass) -> AsyncIterator[Part]:
         """Read a list page by page. Raises Unavailable, Rejected, OutOfCalls, OutOfTime."""
-        query, page = reading.query(), 1
-        known = _Known(asked_at=self._clock(), asked_s=time.monotonic(), upper=reading.upper)
-        while True:
-            part = await self._page(reading.feed, query, page, self._size, known, base_url)
-            part.upper = known.upper
-            part.is_last = part.cut is None and known.total is not None and page * self._size >= known.total
-            part.is_shrunk = known.is_shrunk
+        place = reading.place
+        trail = self._trail(
+            upper=reading.upper,
+            created=place.created,
+            end=place.skip,
+            total=place.count,
+            is_shrunk=place.is_shrunk,
+        )
+        for back in range(place.open, 0, -1):
+            trail.pass_poison(place.skip - back, "the API answered 500 to every page with it")
+        async for part in self._parts(reading.feed, reading.query(), trail):
             yield part
             if part.cut is not None:
                 raise part.cut
-            if part.is_last:
-                return
-            page += 1
+
+    async def sift(self, feed: Feed, query: Query) -> tuple[list[Any], list[Poison]]:
+        """Read a whole list that is short, as far as it can be read. Raises as `read` does."""
+        rows: list[Any] = []
+        poison: list[Poison] = []
+        async for part in self._parts(feed, query, self._trail()):
+            if part.cut is not None:
+                raise part.cut
+            rows += part.rows
+            poison += part.poison
+        return rows, poison
 
     async def read_query(self, feed: Feed, query: Query, *, base_url: str | None = None) -> list[Any]:
         """Read a whole list that is short. Raises as `read` does, and Broken."""
@@ -130,82 +198,67 @@ class Reader:
     def _clock(self) -> datetime:
         return self._now + timedelta(seconds=time.monotonic() - self._started_s)
 
-    async def _page(self, feed: Feed, query: Query, page: int, size: int, known: _Known, base_url: str | None) -> Part:
+    def _trail(self, **begun: Any) -> _Trail:
+        return _Trail(asked_at=self._clock(), asked_s=time.monotonic(), **begun)
+
+    async def _parts(self, feed: Feed, query: Query, trail: _Trail) -> AsyncIterator[Part]:
+        for page, size in onward(trail.end, self._size):
+            part = await self._page(feed, query, (page, size), trail)
+            end = page * size
+            part.is_last = part.cut is None and trail.total is not None and end >= trail.total
+            if part.cut is None:
+                trail.end = end
+            if part.is_last:
+                part.poison += trail.open
+                trail.open = []
+            part.poison = trail.name(part.poison, query)
+            part.upper, part.place = trail.upper, trail.place
+            yield part
+            if part.is_last or part.cut is not None:
+                return
+
+    async def _page(self, feed: Feed, query: Query, place: tuple[int, int], trail: _Trail) -> Part:
+        part = Part()
         try:
-            return Part(rows=await self._rows(feed, query, page, size, known, base_url))
+            await self._read_into(part, feed, query, place, trail)
         except Broken as error:
             if not await self._witness():
                 raise await self._client.report_down(error) from error
-            part = Part()
             try:
-                await self._search(feed, query, (page, size), known, base_url, part, str(error))
+                await self._search(feed, query, place, trail, part, str(error))
             except (OutOfCalls, OutOfTime, Unavailable) as cut:
                 part.cut = cut
-                # whose end is not known will be met again: the next reading begins before it
-                part.poison = [each for each in part.poison if "createDateEnd" in each.query]
-        return self._fenced_in(part, query)
+        return part
 
     async def _search(
-        self,
-        feed: Feed,
-        query: Query,
-        place: tuple[int, int],
-        known: _Known,
-        base_url: str | None,
-        part: Part,
-        error: str,
+        self, feed: Feed, query: Query, place: tuple[int, int], trail: _Trail, part: Part, error: str
     ) -> None:
         """The API works: find the records of this page that it stumbles over, and read the others."""
         smaller = parts(*place)
         if not smaller:
-            created = as_bound(part.last_created)
-            part.poison.append(Poison(place="", query={"createDateStart": created} if created else {}, error=error))
+            trail.pass_poison(place[0] - 1, error)
             return
         for number, size in smaller:
-            if known.total is not None and (number - 1) * size >= known.total:
+            if trail.total is not None and (number - 1) * size >= trail.total:
                 return
             try:
-                rows = await self._rows(feed, query, number, size, known, base_url)
+                await self._read_into(part, feed, query, (number, size), trail)
             except Broken as again:
-                await self._search(feed, query, (number, size), known, base_url, part, str(again))
-                continue
-            created = next((as_end(row.get("createDate")) for row in rows if isinstance(row, dict)), None)
-            part.poison = [
-                replace(each, query={**each.query, "createDateEnd": created})
-                if created and "createDateEnd" not in each.query
-                else each
-                for each in part.poison
-            ]
-            part.rows += rows
+                await self._search(feed, query, (number, size), trail, part, str(again))
 
-    def _fenced_in(self, part: Part, query: Query) -> Part:
-        """Say where each poison lies: after which record and before which, in the order of creation."""
-        bounds = {name: value for name, value in query.items() if name.endswith("Start")}
-        found = [
-            replace(
-                each,
-                place=f"created from {each.query.get('createDateStart', 'the beginning')}"
-                f" to {each.query.get('createDateEnd', 'the end')}",
-                query={**bounds, **each.query},
-            )
-            for each in part.poison
-        ]
-        part.poison = list({each.place: each for each in found}.values())  # neighbours lie between the same two
-        return part
-
-    async def _rows(
-        self, feed: Feed, query: Query, page: int, size: int, known: _Known, base_url: str | None
-    ) -> list[Any]:
-        answer = await self._call(feed, {**query, "pageSize": size, "page": page}, base_url)
-        if known.upper is None:
-            known.upper = upper_mark(
-                asked_at=known.asked_at,
+    async def _read_into(self, part: Part, feed: Feed, query: Query, place: tuple[int, int], trail: _Trail) -> None:
+        page, size = place
+        answer = await self._call(feed, {**query, "pageSize": size, "page": page}, None)
+        if trail.upper is None:
+            trail.upper = upper_mark(
+                asked_at=trail.asked_at,
                 answered_at=answer.answered_at and answer.answered_at.astimezone(UTC),
-                elapsed_s=time.monotonic() - known.asked_s,
+                elapsed_s=time.monotonic() - trail.asked_s,
             )
-        known.is_shrunk = known.is_shrunk or (known.total is not None and answer.total < known.total)
-        known.total = answer.total
-        return answer.rows
+        trail.is_shrunk = trail.is_shrunk or (trail.total is not None and answer.total < trail.total)
+        trail.total = answer.total
+        part.rows += answer.rows
+        part.poison += trail.pass_rows(answer.rows, (page - 1) * size)
 
     async def _witness(self) -> bool:
         self._count()
