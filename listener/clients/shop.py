@@ -6,12 +6,11 @@ Times are UTC, to the minute. The address's own query (an `auth_key`, say) is se
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 from urllib.parse import urlencode, urlsplit
 
-from listener.clients.account import Account
-from listener.clients.http import Http, Raw
+from listener.clients.client import Client
+from listener.clients.http import Raw
 from listener.core.budget import Budget, RateHeaders
 from listener.core.errors import Unavailable
 from listener.core.events import Publish
@@ -27,35 +26,25 @@ class _Answered:
     rate: RateHeaders
 
 
-class ShopExport:
+class ShopExport(Client):
     """One shop. `account`: its pauses, shared with the other processes. uri: its address without what may be secret."""
 
     def __init__(
         self, url: str, *, user: str | None, password: str | None, timeout_s: float, budget: Budget, publish: Publish
     ) -> None:
         parts = urlsplit(url)
-        self.account = Account(budget, publish)
         self.uri = f"{parts.scheme}://{parts.netloc}{parts.path}"
         self._path, self._query = parts.path or "/", parts.query
-        self._http = Http(
+        super().__init__(
             f"{parts.scheme}://{parts.netloc}",
-            publish,
             connector=CONNECTOR,
-            account=account_name(url),
+            name=account_name(url),
             auth=None if user is None else (user, password or ""),
             timeout_s=timeout_s,
+            budget=budget,
+            publish=publish,
             connections=2,
         )
-
-    async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.account.close()
-        await self._http.__aexit__(kind, error, trace)
 
     async def page(
         self, start: datetime, end: datetime, number: int, file: BinaryIO, *, most_bytes: int, most_s: float

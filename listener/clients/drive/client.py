@@ -3,16 +3,14 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlencode
 
 import anyio
 
-from listener.clients.account import Account
+from listener.clients.client import Client
 from listener.clients.drive.account import ServiceAccount
 from listener.clients.drive.reply import check, read, token_of
-from listener.clients.http import Http
 from listener.core.budget import Budget, RateHeaders
 from listener.core.errors import Unavailable
 from listener.core.events import Publish
@@ -34,27 +32,16 @@ class _Answer:
     rate: RateHeaders
 
 
-class Drive:
+class Drive(Client):
     """What one service account may see. All methods raise Unavailable (all of it), Rejected (what was asked for)."""
 
     def __init__(
         self, base_url: str, *, account: ServiceAccount, name: str, timeout_s: float, budget: Budget, publish: Publish
     ) -> None:
-        self.account = Account(budget, publish)
+        super().__init__(base_url, connector=CONNECTOR, name=name, timeout_s=timeout_s, budget=budget, publish=publish)
         self._who = account
-        self._http = Http(base_url, publish, connector=CONNECTOR, account=name, auth=None, timeout_s=timeout_s)
         self._token, self._good_until_s = "", 0.0
         self._renewal = anyio.Lock()
-
-    async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.account.close()
-        await self._http.__aexit__(kind, error, trace)
 
     async def start_token(self) -> str:
         """GET changes/startPageToken: where the feed stands now."""

@@ -2,11 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from listener.clients.account import Account
-from listener.clients.http import Http
+from listener.clients.client import Client
 from listener.clients.shipstation.lists import Page, address, read_page
 from listener.clients.shipstation.reply import Reply, read, read_results
 from listener.core.budget import Budget
@@ -17,26 +15,21 @@ CONNECTOR = "shipstation"
 CREATE_ORDERS = "/orders/createorders"
 
 
-class ShipStation:
+class ShipStation(Client):
     """One account. `account` is also the dispatcher's gate: no row is claimed before a call can be made."""
 
     def __init__(
         self, base_url: str, *, key: str, secret: str, timeout_s: float, budget: Budget, publish: Publish
     ) -> None:
-        self.account = Account(budget, publish)
-        self._http = Http(
-            base_url, publish, connector=CONNECTOR, account=account_name(key), auth=(key, secret), timeout_s=timeout_s
+        super().__init__(
+            base_url,
+            connector=CONNECTOR,
+            name=account_name(key),
+            auth=(key, secret),
+            timeout_s=timeout_s,
+            budget=budget,
+            publish=publish,
         )
-
-    async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.account.close()
-        await self._http.__aexit__(kind, error, trace)
 
     async def create_orders(self, content: bytes) -> Any:
         """POST /orders/createorders: at most 100 orders as a JSON array; returns the reply's JSON.
