@@ -60,6 +60,11 @@ class App:
         recycling = Recycling(self._recycle, most_operations=env.recycle_after, most_mib=env.recycle_memory_mib)
         self.process.bus.subscribe(recycling.on_event, OperationEnded)
 
+    def _tell_refused(self, count: int) -> None:
+        is_set = self.env.shipstation_webhook_secret is not None
+        why = "the address ends with another secret" if is_set else "SHIPSTATION_WEBHOOK_SECRET is not set"
+        log.own().warning("Webhooks refused", connector=CONNECTOR, count=count, why=why)
+
     def _recycle(self, reason: str) -> None:
         log.own().info(f"Recycling: {reason}; running work ends, a new process goes on")
         self.supervisor.stop(hurries=False)
@@ -114,6 +119,7 @@ class App:
                 runs,
                 secret=env.shipstation_webhook_secret,
                 is_theirs=lambda url: is_theirs(url, env.shipstation_base_url),
+                on_refused=self._tell_refused,
             )
         )
         process.routes.append(
