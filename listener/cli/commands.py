@@ -13,6 +13,7 @@ HOMES = {
     "doctor": "doctor.examination",
     "rollout": "rollout",
     "retry": "status",
+    "rescue": "status",
     "config": "config",
     "attach": "attach",
     "detach": "attach",

@@ -1,4 +1,4 @@
-"""`listener status` and `listener retry`: read and ask the database, no running process needed."""
+"""`listener status`, `retry` and `rescue`: read and ask the database, no running process needed."""
 
 import json
 import sys
@@ -19,6 +19,9 @@ from listener.db.session import read_live_sessions
 from listener.workflows.queues import QUEUES
 
 cli = typer.Typer()
+
+# Longer than any operation: what a living session holds is not the command's business.
+_NEVER_S = 10 * 365 * 86_400.0
 
 
 @cli.command()
@@ -51,6 +54,39 @@ def retry(
             file=sys.stderr,
         )
         raise typer.Exit(1)
+
+
+@cli.command()
+def rescue(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List them only; exit 1 when there are any.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+) -> None:
+    """Give back the rows whose session is gone, as every running listener does by itself."""
+    found, left = anyio.run(_rescue, load_environment(), dry_run)
+    if as_json:
+        print(json.dumps({"stranded": found, "left": left}))
+    else:
+        for row in found:
+            print(f"{row['queue']} {row['id']}: claimed {row['claimed_at']} by session {row['session']}, which is gone")
+        print(f"{len(found) - left} of {len(found)} rows put back to Pending")
+    if left:
+        raise typer.Exit(1)
+
+
+async def _rescue(env: Environment, is_dry: bool) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of sessions that are gone, and how many of them are as they were."""
+    found: list[dict[str, Any]] = []
+    left = 0
+    async with opened(env) as pool:
+        for table in (QueueTable(pool, queue) for queue in QUEUES.values()):
+            rows = await table.stranded()
+            names = {"job_key": "id", "claimed_by": "session", "claimed_at": "claimed_at"}
+            found += [{"queue": table.queue.name, **{names[name]: row[name] for name in names}} for row in rows]
+            if rows and not is_dry:
+                await table.rescue(stale_s=_NEVER_S)
+                rows = await table.stranded()  # those that somebody has locked
+            left += len(rows)
+    return found, left
 
 
 async def _read(env: Environment) -> dict[str, Any]:

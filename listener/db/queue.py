@@ -86,6 +86,7 @@ class QueueTable:
         self._claim_from = composed("claim", start=template("queue", "start", fields))
         self._settle = composed("settle")
         self._rescue = composed("rescue")
+        self._stranded = composed("stranded")
         self._release_strays = composed("release_strays")
         self._ring = composed("ring")
         self._arm = composed("arm")
@@ -129,6 +130,10 @@ class QueueTable:
             self._rescue, {"lock_class": self._lock_class, "stale_s": stale_s}, name=self.queue.name
         )
         return int(rows[0]["rows"])
+
+    async def stranded(self) -> list[dict[str, Any]]:
+        """Read the rows of sessions that are gone: job_key, claimed_by, claimed_at as text."""
+        return await self._pool.run(self._stranded, {"lock_class": self._lock_class}, name=self.queue.name)
 
     async def release_strays(self, *, session_key: int, held: Collection[int]) -> int:
         """Free rows that our session holds under a claim which is not in `held`."""

@@ -161,6 +161,17 @@ WITH alive AS MATERIALIZED (
 )
 SELECT rows, CASE WHEN rows > 0 THEN pg_notify('listener_wake', {table_name} || chr(9) || 'listener') IS NULL END AS rung FROM counted;
 
+-- name: stranded
+-- For a person: the rows whose session is gone, which `rescue` would give back, oldest claim first. No locks.
+SELECT q.{key} AS job_key, q.claimed_by, q.claimed_at::text AS claimed_at
+FROM {table} AS q
+WHERE q.status = 'Processing' AND q.claim_id IS NOT NULL AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_locks AS l
+    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.objid::bigint = q.claimed_by
+      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+      AND l.classid = %(lock_class)s::bigint::oid)
+ORDER BY q.claimed_at, q.{key};
+
 -- name: release_strays
 -- Give back rows that our own session holds but that nobody in this process works on: the reply to their claim was
 -- lost, or their settle could not be written. Only called while no claim of this queue is under way here.

@@ -18,7 +18,7 @@ def test_a_command_is_in_its_home(name: str) -> None:
     assert name in get_command(build(name)).commands
 
 
-@pytest.mark.parametrize("name", ["config", "migrate", "status", "retry", "attach", "detach"])
+@pytest.mark.parametrize("name", ["config", "migrate", "status", "retry", "rescue", "attach", "detach"])
 def test_what_only_asks_the_database_loads_no_service(name: str) -> None:
     loaded = loaded_by(name)
     assert "listener.cli.commands" in loaded

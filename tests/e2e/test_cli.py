@@ -30,6 +30,7 @@ from e2e.service import Orders, Services
 from listener.cli import main
 from listener.db.embedded import Cluster
 from listener.db.migrate import migrate
+from listener.db.session import lock_class
 
 Done = subprocess.CompletedProcess[str]
 Call = Callable[..., Done]
@@ -221,6 +222,35 @@ def test_status_shows_queues_sessions_and_connectors(listeners: Services, orders
 
 
 # retry
+
+
+def test_rescue_gives_back_what_a_dead_session_left_and_nothing_else(
+    listeners: Services, database: Database, orders: Orders, call: Call
+) -> None:
+    """Nobody runs that would do it; a row that a living session holds stays."""
+    orders.insert(3)
+    held = (
+        "UPDATE orders_inbox SET status = 'Processing', claim_id = %s, claimed_by = %s, claimed_at = now()"
+        " WHERE id = %s"
+    )
+    first, second, _ = (key for (key,) in database.execute("SELECT id FROM orders_inbox ORDER BY id"))
+    with database.connect() as living:
+        living.execute("SELECT pg_advisory_lock(%s, 4711)", [lock_class("public")])
+        database.execute(held, [1, 4711, first])
+        database.execute(held, [2, 4712, second])
+
+        listed = listeners.run("rescue", "--dry-run")
+        assert (listed.returncode, f"upload {second}: claimed " in listed.stdout) == (1, True), listed.stderr
+        assert "0 of 1 rows" in listed.stdout
+        assert orders.counts() == {"Processing": 2, "Pending": 1}
+
+        done = call("rescue", "--json", DATABASE_URL=database.url)
+        assert done.returncode == 0, done.stderr
+        assert [(row["queue"], row["id"]) for row in json.loads(done.stdout)["stranded"]] == [("upload", second)]
+        again = call("rescue", DATABASE_URL=database.url)
+        assert (again.returncode, again.stdout) == (0, "0 of 0 rows put back to Pending\n")
+    assert database.execute("SELECT status, attempts FROM orders_inbox WHERE id = %s", [second]) == [("Pending", 0)]
+    assert database.execute("SELECT status FROM orders_inbox WHERE id = %s", [first]) == [("Processing",)]
 
 
 def test_retry_puts_rows_back_to_work(listeners: Services, orders: Orders, database: Database, api: Any) -> None:
