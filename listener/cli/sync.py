@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import anyio
 import typer
@@ -105,7 +106,7 @@ async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
         runs = SyncRuns(pool, connector=CONNECTOR, account=account_name(credentials(env)[0]))
         run_id = await runs.request(params)
         if run_id is None:
-            raise ListenerError(f"{BUSY}: a sync of this account is waiting or working; see `listener stats`")
+            raise ListenerError(f"{BUSY}: {_in_the_way(await runs.in_the_way())}")
         async with AsyncExitStack() as stack:
             process = await stack.enter_async_context(Process(env, {SYNC.name: SYNC.noun}, serves=False))
             await assign_sync(process, stack)
@@ -127,6 +128,20 @@ async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
     if not run:
         raise ListenerError(f"interrupted; sync run {run_id} waits in sync_runs, for a service or the next sync")
     return run
+
+
+def _in_the_way(run: Mapping[str, Any] | None) -> str:
+    if run is None:  # it ended just now
+        return "a sync of this account has just ended; try again"
+    told = f"sync run {run['id']} ({run['reason']}) of this account"
+    if run["status"] == "Processing":
+        return f"{told} is working since {run['started_at']}; see `listener stats`"
+    if not run["is_later"]:
+        return f"{told} is waiting; see `listener stats`"
+    return (
+        f"{told} is waiting until {run['scheduled_at']};\n"
+        "hint: set its scheduled_at to now() to start it, or take its row out of sync_runs"
+    )
 
 
 async def _outcome(runs: SyncRuns, run_id: int, pause_of: Any) -> dict[str, Any]:
@@ -152,8 +167,8 @@ async def _webhooks(env: Environment, url: str | None) -> list[str]:
     secret = env.shipstation_webhook_secret
     if url is not None and secret is None:
         raise ConfigError("SHIPSTATION_WEBHOOK_SECRET is not set; make one with `openssl rand -hex 32`")
-    if url is not None and not url.startswith("https://") and "://127.0.0.1" not in url:
-        raise ConfigError(f"--subscribe {url!r}: expected https://host, under which ShipStation reaches this service")
+    if url is not None:
+        _check_address(url)
     end = secret.get_secret_value() if secret else ""
     async with opened(env) as pool, shipstation(env, pool, lambda _event: None) as client:
         known = {(each.get("HookType"), each.get("Url")) for each in await client.webhooks()}
@@ -163,6 +178,23 @@ async def _webhooks(env: Environment, url: str | None) -> list[str]:
                 await client.subscribe(target, event, "order-listener")
                 known.add((event, target))
     return [f"{event} {_hidden(str(target))}" for event, target in sorted(known, key=str)] or ["none"]
+
+
+def _check_address(url: str) -> None:
+    """Raises ConfigError unless `/webhooks/shipstation/SECRET` can be put behind the address."""
+    expected = "expected https://host or https://host/path, under which ShipStation reaches this service"
+    try:
+        parts = urlsplit(url)
+        is_safe = parts.scheme == "https" or (parts.scheme, parts.hostname) == ("http", "127.0.0.1")
+        has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError as error:
+        raise ConfigError(f"--subscribe {url!r}: {error}; {expected}") from None
+    if not is_safe or not has_host or any(letter.isspace() or not letter.isprintable() for letter in url):
+        raise ConfigError(f"--subscribe {url!r}: {expected}")
+    if "?" in url or "#" in url:
+        raise ConfigError(f"--subscribe {url!r}: leave out what stands behind the path (?… or #…); {expected}")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"--subscribe with a user before {parts.hostname!r}: leave it out; {expected}")
 
 
 def _hidden(address: str) -> str:

@@ -13,10 +13,23 @@ from listener.db.queries import query
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What a look at the schedule found. age_s: seconds since the last run started, None = never. run_id: inserted."""
+    """What a look at the schedule found. age_s: seconds since the last run started, None = never. run_id: inserted.
+
+    planned_for: that one waited already, for this later time. strays: runs that a hand had set to Processing.
+    """
 
     age_s: float | None
     run_id: int | None
+    planned_for: str | None = None
+    strays: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The time by the database's clock, and when the run was claimed for the first time."""
+
+    now: datetime
+    started_at: datetime
 
 
 class SyncRuns:
@@ -31,28 +44,37 @@ class SyncRuns:
 
         wide_minutes: how far back one of a day's runs looks.
         """
+        strays = await self._fail_strays()
         params = {**self._key, "interval_s": float(interval_s), "wide_minutes": wide_minutes}
         rows = await self._pool.run(query("sync", "schedule_run"), params, name="sync schedule")
-        return Due(**rows[0])
+        return Due(**rows[0], strays=strays)
 
     async def request(self, params: Mapping[str, Any]) -> int | None:
         """Insert a person's run; returns its id, None when one is waiting or working already."""
+        await self._fail_strays()
         values = {**self._key, "params": json.dumps(dict(params))}
         rows = await self._pool.run(query("sync", "request_run"), values, name="sync")
         return int(rows[0]["id"]) if rows else None
+
+    async def in_the_way(self) -> dict[str, Any] | None:
+        """Read the run because of which `request` inserts none: id, status, reason, times, is_later."""
+        rows = await self._pool.run(query("sync", "open_run"), self._key, name="sync")
+        return rows[0] if rows else None
+
+    async def _fail_strays(self) -> tuple[int, ...]:
+        return tuple(row["id"] for row in await self._pool.run(query("sync", "fail_strays"), self._key, name="sync"))
 
     async def read(self, run_id: int) -> dict[str, Any] | None:
         """Read one run."""
         rows = await self._pool.run(query("sync", "read_run"), {"run_id": run_id}, name="sync")
         return rows[0] if rows else None
 
-    async def begin(self, run_id: int, claim_id: int) -> datetime:
-        """Note the start of a claimed run; returns the time by the database's clock. Raises ClaimLost."""
+    async def begin(self, run_id: int, claim_id: int) -> Begun:
+        """Note the start of a claimed run. Raises ClaimLost."""
         rows = await self._pool.run(query("sync", "begin_run"), {"run_id": run_id, "claim_id": claim_id}, name="sync")
         if not rows:
             raise ClaimLost(f"sync run {run_id} is not ours any more")
-        now: datetime = rows[0]["now"]
-        return now
+        return Begun(**rows[0])
 
     async def monitor(self) -> dict[str, Any]:
         """Read whether syncs run: newest run, watermarks, sums, what lies aside."""

@@ -2,8 +2,8 @@
 the run's claim. The number of statements does not depend on the number of rows."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -50,6 +50,26 @@ class Batch:
     is_last: bool = False
 
 
+@dataclass(slots=True, kw_only=True)
+class Holder:
+    """The run that stores. begun_at: when it began, by the database's clock. is_dry: it says what it would change, and
+    changes nothing. seen: what a dry run has counted, which finds the same again on the next page."""
+
+    run_id: int
+    claim_id: int
+    begun_at: datetime
+    is_dry: bool = False
+    seen: set[tuple[str, int]] = field(default_factory=set)
+
+    def count(self, kind: str, ids: Iterable[int]) -> int:
+        """Count records that change."""
+        found = [(kind, each) for each in ids]
+        if self.is_dry:
+            found = [each for each in dict.fromkeys(found) if each not in self.seen]
+            self.seen.update(found)
+        return len(found)
+
+
 class _Undo(Exception):  # noqa: N818
     """Ends a dry run's transaction without a commit."""
 
@@ -78,21 +98,16 @@ class SyncState:
         """Read the quarantined lists whose next try has come: list, query, ids and places of their entries."""
         return await self._run("quarantine_due", {"most": most})
 
-    async def store(
-        self, batch: Batch, *, run_id: int, claim_id: int, stats: Mapping[str, Any], is_dry: bool = False
-    ) -> Stored:
-        """Store a batch if the run still holds its claim. is_dry: say what would change, and change nothing.
-
-        stats: of the run, before this batch. Raises ClaimLost.
-        """
+    async def store(self, batch: Batch, run: Holder, *, stats: Mapping[str, Any]) -> Stored:
+        """Store a batch if the run still holds its claim. stats: of the run, before this batch. Raises ClaimLost."""
 
         async def work(conn: Connection) -> Stored:
-            if not await self._ask(conn, "hold_run", {"run_id": run_id, "claim_id": claim_id}):
-                raise ClaimLost(f"sync run {run_id} is not ours any more")
-            stored = await self._store(conn, batch)
-            if is_dry:
+            if not await self._ask(conn, "hold_run", {"run_id": run.run_id, "claim_id": run.claim_id}):
+                raise ClaimLost(f"sync run {run.run_id} is not ours any more")
+            stored = await self._store(conn, batch, run)
+            if run.is_dry:
                 raise _Undo(stored)
-            await self._ask(conn, "write_stats", {"run_id": run_id, "stats": json.dumps(added(stats, stored))})
+            await self._ask(conn, "write_stats", {"run_id": run.run_id, "stats": json.dumps(added(stats, stored))})
             return stored
 
         try:
@@ -100,28 +115,35 @@ class SyncState:
         except _Undo as undo:
             return undo.stored
 
-    async def _store(self, conn: Connection, batch: Batch) -> Stored:
-        changed: list[dict[str, Any]] = []
-        rows = unknown = 0
+    async def _store(self, conn: Connection, batch: Batch, run: Holder) -> Stored:
+        changed = unknown = rows = 0
         if batch.orders:
-            changed = await self._ask(conn, "store_orders", {"rows": json.dumps(batch.orders)})
-            ids = [row["order_id"] for row in changed]
+            stored = await self._ask(conn, "store_orders", {"rows": json.dumps(batch.orders)})
+            ids = [row["order_id"] for row in stored]
+            changed = run.count("order", ids)
+            unknown = run.count("unknown", (row["order_id"] for row in stored if row["is_unknown"] and row["is_new"]))
             ids += [row["order_id"] for row in await self._ask(conn, "link_parts", {"order_ids": ids})]
             await self._ask(conn, "suspect_parcels", {"order_ids": ids})
-            rows = len(await self._ask(conn, "fold", {"order_ids": ids})) if ids else 0
-            unknown = sum(row["is_unknown"] and row["is_new"] for row in changed)
+            rows = await self._fold(conn, ids, run)
         if batch.parcels:
-            changed = await self._ask(conn, "store_parcels", {"rows": json.dumps(batch.parcels)})
-            ids = [row["order_id"] for row in changed]
-            rows = len(await self._ask(conn, "fold", {"order_ids": ids})) if ids else 0
-        if batch.is_last and (left := await self._ask(conn, "left", {})):
-            rows = len(await self._ask(conn, "fold", {"order_ids": [row["order_id"] for row in left]}))
+            stored = await self._ask(conn, "store_parcels", {"rows": json.dumps(batch.parcels)})
+            changed = run.count(batch.list.replace("voids", "shipments"), (row["parcel_id"] for row in stored))
+            rows = await self._fold(conn, [row["order_id"] for row in stored], run)
+        if batch.is_last:
+            rows = await self._fold(conn, [row["order_id"] for row in await self._ask(conn, "left", {})], run)
         quarantined = await self._keep_aside(conn, batch)
         if batch.advance is not None:
             cursor = None if batch.advance.cursor is None else json.dumps(batch.advance.cursor)
             place = {"workflow": batch.advance.workflow, "mark": batch.advance.mark, "cursor": cursor}
             await self._ask(conn, "advance", place)
-        return Stored(changed=len(changed), unknown=unknown, rows=rows, quarantined=quarantined)
+        return Stored(changed=changed, unknown=unknown, rows=rows, quarantined=quarantined)
+
+    async def _fold(self, conn: Connection, order_ids: Sequence[int], run: Holder) -> int:
+        """Tell the inbox; returns how many of its rows the run had not written before."""
+        if not order_ids:
+            return 0
+        told = await self._ask(conn, "fold", {"order_ids": list(order_ids), "begun": run.begun_at})
+        return run.count("row", (row["id"] for row in told if row["is_first"]))
 
     async def _keep_aside(self, conn: Connection, batch: Batch) -> int:
         if batch.checked is not None:

@@ -1,5 +1,6 @@
 -- A run goes back to Pending (a retry, a release, a rescue) while another one of its account is waiting: what it asked for
 -- goes to that one, and it is Superseded. Without this the unique index would refuse our own settle.
+-- An INSERT that names no account means the one that calls were made for lately: else nobody would have its credentials.
 -- Caller: row-level BEFORE trigger of sync_runs; after sync_runs_retry, by name. Locks: one advisory lock for the account,
 -- until the transaction ends, and the waiting row, which a claim may hold for a moment; one that was claimed meanwhile is
 -- not Pending any more, and then this row may wait.
@@ -8,6 +9,10 @@ LANGUAGE plpgsql
 SET search_path FROM CURRENT
 AS $$
 BEGIN
+    IF TG_OP = 'INSERT' AND NEW.account = 'default' THEN
+        NEW.account := coalesce((SELECT known.account FROM api_budgets AS known WHERE known.connector = NEW.connector
+                                 ORDER BY known.account = 'default' DESC, known.updated_at DESC LIMIT 1), NEW.account);
+    END IF;
     PERFORM pg_advisory_xact_lock(1869374563, hashtext(concat(TG_RELID, NEW.connector, NEW.account)));
     IF TG_OP = 'INSERT' THEN
         RETURN NEW;

@@ -4,7 +4,7 @@
 -- Note the start of a run that we hold, and the time by the database's clock. No row: the claim is gone.
 UPDATE sync_runs SET started_at = coalesce(started_at, clock_timestamp())
 WHERE id = %(run_id)s AND claim_id = %(claim_id)s AND status = 'Processing'
-RETURNING clock_timestamp() AS now;
+RETURNING clock_timestamp() AS now, started_at;
 
 -- name: marks
 SELECT workflow, watermark, cursor FROM polling_state WHERE account = %(account)s AND workflow = ANY (%(workflows)s::text[]);
@@ -84,7 +84,7 @@ WHERE (p.order_id, p.order_number, p.tracking_number, p.carrier_code, p.service_
        p.voided_at, p.is_void, p.is_return)
       IS DISTINCT FROM (excluded.order_id, excluded.order_number, excluded.tracking_number, excluded.carrier_code, excluded.service_code,
                         excluded.cost, excluded.shipped_at, excluded.created_there_at, excluded.voided_at, excluded.is_void, excluded.is_return)
-RETURNING p.order_id, p.xmax = 0 AS is_new;
+RETURNING p.order_id, p.parcel_id;
 
 -- name: checked_parcels
 -- Their order was asked for them: whatever the answer was, it is stored.
@@ -99,11 +99,12 @@ SELECT DISTINCT order_id FROM shipstation_parcels WHERE account = %(account)s AN
 -- when every part is, or is cancelled; a word of theirs that nobody knows stands between. The parcel is the newest one
 -- that is neither void nor a return; of an order without any that we have read, what is there stays. None of these columns is content, so nothing is uploaded because of it.
 -- A row that somebody keeps locked holds up nobody else's: it is left for the end of this run, or of a later one.
+-- is_first: this run, which began at `begun`, has not written the row before.
 WITH touched AS MATERIALIZED (
     SELECT DISTINCT s.inbox_id FROM shipstation_orders AS s
     WHERE s.account = %(account)s AND s.order_id = ANY (%(order_ids)s::bigint[]) AND s.inbox_id IS NOT NULL
 ), free AS MATERIALIZED (
-    SELECT q.id FROM orders_inbox AS q WHERE q.id IN (SELECT inbox_id FROM touched) FOR NO KEY UPDATE SKIP LOCKED
+    SELECT q.id, q.updated_at FROM orders_inbox AS q WHERE q.id IN (SELECT inbox_id FROM touched) FOR NO KEY UPDATE SKIP LOCKED
 ), noted AS (
     UPDATE shipstation_orders AS s
     SET must_fold = NOT s.must_fold
@@ -111,7 +112,7 @@ WITH touched AS MATERIALIZED (
     WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s
       AND s.must_fold <> (free.id IS NULL AND EXISTS (SELECT FROM orders_inbox AS there WHERE there.id = touched.inbox_id))
 ), told AS MATERIALIZED (
-    SELECT touched.inbox_id, part.order_status, part.order_id::text AS order_id, parcel.tracking_number, parcel.carrier_code, parcel.shipped_at,
+    SELECT touched.inbox_id, free.updated_at AS before, part.order_status, part.order_id::text AS order_id, parcel.tracking_number, parcel.carrier_code, parcel.shipped_at,
            EXISTS (SELECT FROM shipstation_orders AS s JOIN shipstation_parcels AS p ON p.account = s.account AND p.order_id = s.order_id
                    WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s AND NOT p.is_return) AS is_known
     FROM touched JOIN free ON free.id = touched.inbox_id
@@ -140,7 +141,7 @@ WHERE q.id = told.inbox_id
   AND ((q.fulfillment_status, coalesce(q.shipstation_order_id, told.order_id)) IS DISTINCT FROM (told.order_status, q.shipstation_order_id)
        OR told.is_known AND (q.tracking_number, q.carrier_code, q.shipped_at)
                             IS DISTINCT FROM (told.tracking_number, told.carrier_code, told.shipped_at))
-RETURNING q.id;
+RETURNING q.id, coalesce(told.before < %(begun)s::timestamptz, true) AS is_first;
 
 -- name: left
 SELECT order_id FROM shipstation_orders WHERE account = %(account)s AND must_fold ORDER BY order_id LIMIT 1000;
@@ -193,11 +194,24 @@ WHERE id = ANY (%(ids)s::bigint[]);
 -- name: write_stats
 UPDATE sync_runs SET stats = %(stats)s::jsonb WHERE id = %(run_id)s;
 
+-- name: fail_strays
+-- Our claims write Processing and claim_id together: a row without one is a hand's, nobody works on it, and it would hold up
+-- its account for ever.
+UPDATE sync_runs
+SET status = 'Failed', finished_at = now(), updated_at = now(),
+    last_error = 'Processing was written by hand: nobody works on this run. UPDATE sync_runs SET status = ''Pending'' asks for it.'
+WHERE connector = %(connector)s AND account = %(account)s AND status = 'Processing' AND claim_id IS NULL
+RETURNING id;
+
 -- name: schedule_run
 -- Insert the account's next run when the last one, whoever asked for it, started `interval_s` ago; on whichever replica
--- comes first. One that was claimed a moment ago has no start yet, and counts. A waiting webhook run becomes this one. Once a
--- day it looks further back. age_s: since that start, null = never.
-WITH last AS (
+-- comes first. One that was claimed a moment ago has no start yet, and counts. A waiting webhook run becomes this one, and so
+-- does one that somebody planned for later (a retry waits five minutes at most): two cannot wait, and no sync would be done until
+-- then. Once a day it looks further back. age_s: since that start, null = never. planned_for: when it would have run.
+WITH later AS (
+    SELECT id, scheduled_at::text AS planned_for FROM sync_runs
+    WHERE connector = %(connector)s AND account = %(account)s AND status = 'Pending' AND scheduled_at > now() + interval '10 minutes'
+), last AS (
     SELECT extract(epoch FROM now() - max(started_at))::float8 AS age_s FROM sync_runs
     WHERE connector = %(connector)s AND account = %(account)s AND reason <> 'webhook'
       AND started_at < now() + interval '1 minute'  -- later ones are of a clock that has gone back since
@@ -212,14 +226,14 @@ WITH last AS (
            CASE WHEN wide.is_done OR last.age_s IS NULL THEN jsonb_build_object() ELSE jsonb_build_object('lookback_minutes', %(wide_minutes)s::integer) END
     FROM last, wide WHERE (last.age_s IS NULL OR last.age_s >= %(interval_s)s)
       AND NOT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND reason <> 'webhook'
-                      AND started_at IS NULL AND status IN ('Pending', 'Processing'))
+                      AND started_at IS NULL AND status IN ('Pending', 'Processing') AND id NOT IN (SELECT id FROM later))
     ON CONFLICT (connector, account) WHERE status = 'Pending' DO UPDATE
-    SET reason = excluded.reason, params = listener_merge_sync_params(run.params, excluded.params),
+    SET reason = least(run.reason, excluded.reason), params = listener_merge_sync_params(run.params, excluded.params),
         scheduled_at = least(run.scheduled_at, excluded.scheduled_at)
-    WHERE run.reason = 'webhook'
+    WHERE run.reason = 'webhook' OR run.id IN (SELECT id FROM later)
     RETURNING id
 )
-SELECT last.age_s, (SELECT id FROM due) AS run_id FROM last;
+SELECT last.age_s, (SELECT id FROM due) AS run_id, (SELECT planned_for FROM later JOIN due USING (id)) AS planned_for FROM last;
 
 -- name: request_run
 -- A person's run: nothing when one is waiting or working already.
@@ -229,11 +243,17 @@ WHERE NOT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND acco
 ON CONFLICT (connector, account) WHERE status = 'Pending' DO NOTHING
 RETURNING id;
 
+-- name: open_run
+-- What keeps a person's run away: the one that works, or else the one that waits.
+SELECT id, status, reason, scheduled_at::text AS scheduled_at, started_at::text AS started_at, scheduled_at > now() AS is_later FROM sync_runs
+WHERE connector = %(connector)s AND account = %(account)s AND status IN ('Pending', 'Processing') ORDER BY status DESC LIMIT 1;
+
 -- name: read_run
 SELECT id, status, reason, params, stats, last_error, created_at, started_at, finished_at, attempts FROM sync_runs WHERE id = %(run_id)s;
 
 -- name: monitor
 -- Whether syncs run, for a person: the newest runs, how far each list has been read, and what lies aside. since: of the sums.
+-- What a dry run would have changed is in no sum: the real one after it counts that.
 WITH counted AS (
     SELECT coalesce((SELECT watermark FROM polling_state WHERE account = %(account)s AND workflow = 'shipstation statistics'), '-infinity') AS since
 ), newest AS (
@@ -244,8 +264,8 @@ WITH counted AS (
            sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint) FILTER (WHERE started_at > now() - interval '1 hour')::bigint AS calls_last_hour,
            sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint)::bigint AS calls,
            sum(jsonb_path_query_first(stats, '$.read.double()')::bigint)::bigint AS read,
-           sum(jsonb_path_query_first(stats, '$.changed.double()')::bigint)::bigint AS changed,
-           sum(jsonb_path_query_first(stats, '$.rows.double()')::bigint)::bigint AS rows
+           sum(jsonb_path_query_first(stats, '$.changed.double()')::bigint) FILTER (WHERE stats -> 'dry_run' IS DISTINCT FROM 'true')::bigint AS changed,
+           sum(jsonb_path_query_first(stats, '$.rows.double()')::bigint) FILTER (WHERE stats -> 'dry_run' IS DISTINCT FROM 'true')::bigint AS rows
     FROM sync_runs, counted
     WHERE connector = %(connector)s AND account = %(account)s AND started_at >= counted.since
 )
@@ -253,6 +273,10 @@ SELECT nullif((SELECT since FROM counted), '-infinity') AS since,
        (SELECT to_jsonb(newest) FROM newest) AS last_run,
        (SELECT count(*) FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status = 'Pending') AS pending,
        (SELECT count(*) FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status = 'Processing') AS processing,
+       (SELECT jsonb_build_object('id', id, 'reason', reason, 'scheduled_at', scheduled_at, 'last_error', last_error) FROM sync_runs
+        WHERE connector = %(connector)s AND account = %(account)s AND status = 'Pending') AS waiting_run,
+       (SELECT jsonb_build_object('id', id, 'reason', reason, 'started_at', started_at, 'claimed_by', claimed_by) FROM sync_runs
+        WHERE connector = %(connector)s AND account = %(account)s AND status = 'Processing') AS working_run,
        (SELECT coalesce(jsonb_object_agg(replace(workflow, 'shipstation ', ''), watermark), jsonb_build_object()) FROM polling_state
         WHERE account = %(account)s AND workflow LIKE 'shipstation %%' AND workflow <> 'shipstation statistics') AS watermarks,
        (SELECT count(*) FROM shipstation_orders WHERE account = %(account)s AND inbox_id IS NULL) AS unknown_orders,

@@ -138,6 +138,16 @@ def test_a_second_run_of_one_account_is_refused(town: World, pair: tuple[Service
 
     assert refused.returncode == 1
     assert "Another instance is already running" in refused.stderr
+    assert "is waiting until 20" in refused.stderr
+
+
+def test_an_insert_that_names_no_account_is_a_run_of_ours(town: World, pair: tuple[Service, Service]) -> None:
+    idle(town)
+    [(run_id,)] = town.database.execute("INSERT INTO sync_runs DEFAULT VALUES RETURNING id")
+    idle(town)
+    assert town.database.execute("SELECT account, status FROM sync_runs WHERE id = %s", [run_id]) == [
+        ("…-key", "Succeeded")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -146,10 +156,17 @@ def test_a_second_run_of_one_account_is_refused(town: World, pair: tuple[Service
         (("sync", "ebay"), "'ebay' is no connector"),
         (("sync", "shipstation", "--account", "other"), "--account 'other'"),
         (("webhooks", "shipstation", "--subscribe", "https://shop.example"), "SHIPSTATION_WEBHOOK_SECRET is not set"),
+        (("webhooks", "shipstation", "--subscribe", "https://shop.example/?a=1"), "leave out what stands behind"),
+        (("webhooks", "shipstation", "--subscribe", "https://shop.example/#a"), "leave out what stands behind"),
+        (("webhooks", "shipstation", "--subscribe", "http://shop.example"), "expected https://host"),
+        (("webhooks", "shipstation", "--subscribe", "https://"), "expected https://host"),
+        (("webhooks", "shipstation", "--subscribe", "https://shop.example:x"), "expected https://host"),
+        (("webhooks", "shipstation", "--subscribe", "https://me:pw@shop.example"), "with a user before 'shop.example'"),
     ],
 )
 def test_wrong_usage_is_told(town: World, arguments: tuple[str, ...], words: str) -> None:
-    done = town.listeners.run(*arguments)
+    environ = {} if "is not set" in words else {"SHIPSTATION_WEBHOOK_SECRET": SECRET}
+    done = town.listeners.run(*arguments, **environ)
 
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
@@ -188,6 +205,11 @@ def test_webhooks_that_are_not_theirs_are_refused(town: World, pair: tuple[Servi
     )
     assert post(service, b"[]")[1]["error"]["code"] == "unreadable"
 
+    for _ in range(5):  # the first one is told of, the others are counted for the next line
+        post(service, notice(town, "/orders"), secret="another-wrong-secret")
+    [refused] = service.events("Webhooks refused")
+    assert (refused["level"], refused["connector"], refused["count"]) == ("warning", "shipstation", 1)
+    assert "wrong" not in str({**refused, "why": ""})
     assert town.database.execute("SELECT count(*) FROM webhook_events") == before
     assert not runs(town, "status = 'Pending'")
 

@@ -13,11 +13,14 @@ from sandbox.server import Client, order, serving
 from station import ACCOUNT, Station, station
 from waiting import until_async
 
+from listener.config.live import LiveConfig
+from listener.core.events import Trouble
 from listener.core.outcome import Done, Fail, Release
-from listener.db.sync_state import Batch, SyncState
+from listener.db.sync_state import Batch, Holder, SyncState
 from listener.workflows.sync.plan import ORDERS, as_bound, as_end
 from listener.workflows.sync.retention import Retention
 from listener.workflows.sync.rows import read_rows
+from listener.workflows.sync.schedule import Schedule
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +50,7 @@ async def test_what_happens_at_shipstation_comes_back(shop: Station, api: Client
 
     stats = await shop.sync()
 
-    assert (stats["complete"], stats["rows"]) == (True, 6)
+    assert (stats["complete"], stats["rows"]) == (True, 4)
     shipped = shop.row("1")
     assert (shipped["fulfillment_status"], shipped["tracking_number"], shipped["carrier_code"]) == (
         "shipped",
@@ -482,6 +485,91 @@ async def test_a_clock_that_went_back_does_not_stop_the_schedule(shop: Station) 
     assert due.run_id is not None
 
 
+async def test_a_run_that_a_hand_set_to_processing_does_not_block_its_account(shop: Station) -> None:
+    stray = "INSERT INTO sync_runs (account, status, started_at) VALUES (%s, 'Processing', %s) RETURNING id"
+    [(first,)] = shop.database.execute(stray, [ACCOUNT, None])
+
+    due = await shop.runs.schedule(interval_s=120, wide_minutes=2_880)
+
+    assert due.run_id is not None
+    assert due.strays == (first,)
+    [(status, error)] = shop.database.execute("SELECT status, last_error FROM sync_runs WHERE id = %s", [first])
+    assert (status, "Processing was written by hand" in error) == ("Failed", True)
+    assert (await shop.sync())["complete"]
+    shop.database.execute(stray, [ACCOUNT, None])
+    assert await shop.runs.request({}) is not None
+    # one that somebody works on is left alone
+    await shop.claim()
+    assert (await shop.runs.schedule(interval_s=0, wide_minutes=2_880)).strays == ()
+
+
+@pytest.mark.parametrize("planned_for", ["now() + interval '10 years'", "'infinity'"])
+async def test_a_run_that_is_planned_for_far_away_does_not_block_its_account(shop: Station, planned_for: str) -> None:
+    """It is the one that may wait, so it becomes the next one."""
+    [(run_id,)] = shop.database.execute(
+        "INSERT INTO sync_runs (account, params, scheduled_at)"
+        f" VALUES (%s, '{{\"lookback_minutes\": 9000}}', {planned_for}) RETURNING id",
+        [ACCOUNT],
+    )
+    assert (await shop.runs.in_the_way())["is_later"] is True
+
+    due = await shop.runs.schedule(interval_s=120, wide_minutes=2_880)
+
+    assert due.run_id == run_id
+    assert due.planned_for[:4] in ("2036", "infi")
+    [(reason, params, is_due)] = shop.database.execute(
+        "SELECT reason, params, scheduled_at <= now() FROM sync_runs WHERE status = 'Pending'"
+    )
+    assert (reason, params, is_due) == ("manual", {"lookback_minutes": 9000}, True)
+    assert (await shop.sync())["complete"]
+
+
+async def test_a_run_that_is_tried_again_in_a_while_keeps_its_wait(shop: Station) -> None:
+    shop.database.execute(
+        "INSERT INTO sync_runs (account, reason, scheduled_at) VALUES (%s, 'schedule', now() + interval '5 minutes')",
+        [ACCOUNT],
+    )
+    due = await shop.runs.schedule(interval_s=120, wide_minutes=2_880)
+    assert (due.run_id, due.planned_for) == (None, None)
+
+
+async def test_the_schedule_says_what_kept_its_account_away(shop: Station) -> None:
+    shop.database.execute("INSERT INTO sync_runs (account, status) VALUES (%s, 'Processing')", [ACCOUNT])
+    shop.database.execute(
+        "INSERT INTO sync_runs (account, scheduled_at) VALUES (%s, now() + interval '10 years')", [ACCOUNT]
+    )
+
+    class Still:
+        live = LiveConfig()
+
+        async def pause(self, _seconds: Any) -> None:
+            await anyio.sleep_forever()
+
+    def told() -> list[str]:
+        return [event.error for event in shop.events if isinstance(event, Trouble)]
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(Schedule(shop.runs, Still(), shop.events.append, queue="sync").run)
+        await until_async(lambda: len(told()) == 2, what="two sentences")
+        group.cancel_scope.cancel()
+    assert "set to Processing by hand" in told()[0]
+    assert "kept all others away" in told()[1]
+
+
+async def test_a_run_without_an_account_is_that_of_the_account_that_was_used_last(shop: Station) -> None:
+    for account, days in (("…abcd", 1), ("…wxyz", 0), ("…efgh", 2)):
+        shop.database.execute(
+            "INSERT INTO api_budgets (connector, account, call_limit, window_s, remaining, updated_at)"
+            " VALUES ('shipstation', %s, 40, 60, 40, now() - %s * interval '1 day')",
+            [account, days],
+        )
+    insert = "INSERT INTO sync_runs DEFAULT VALUES ON CONFLICT DO NOTHING"
+    shop.database.execute(insert)
+    shop.database.execute(insert)
+    shop.database.execute("INSERT INTO sync_runs (account) VALUES ('…abcd')")
+    assert shop.database.execute("SELECT account FROM sync_runs ORDER BY id") == [("…wxyz",), ("…abcd",)]
+
+
 async def test_an_api_that_answers_500_to_everything_costs_nobody_anything(shop: Station, api: Client) -> None:
     shop.upload("1")
     api.fault({"status": 500})
@@ -572,6 +660,7 @@ async def test_a_run_of_another_account_is_not_ours(shop: Station) -> None:
 
     assert isinstance(outcome, Fail)
     assert "no credentials for shipstation other" in outcome.error
+    assert "name 'default'" in outcome.error
 
 
 async def test_an_idle_cycle_makes_three_calls_and_reads_voids_and_fulfillments_in_turn(
@@ -586,6 +675,7 @@ async def test_an_idle_cycle_makes_three_calls_and_reads_voids_and_fulfillments_
         api.control("PUT", "clock", {"offset_s": offset_s})
         figures.append(await shop.sync(reason="schedule"))
 
+    print(f"\nidle cycles: {[each['calls'] for each in figures]} calls")  # noqa: T201
     assert [each["calls"] for each in figures] == [3, 3]
     assert all(at > before[name] for name, at in shop.marks().items())
 
@@ -637,6 +727,7 @@ async def test_an_hour_of_syncs_and_uploads_stays_below_two_hundred_calls(shop: 
 
     calls = api.stats()["total"] - before
 
+    print(f"\nan hour: {calls} calls, 30 cycles and {uploads} uploads of 50 orders, some of them shipped")  # noqa: T201
     assert calls - uploads >= 90
     assert calls < 200
 
@@ -652,6 +743,37 @@ async def test_a_dry_run_changes_nothing_and_says_what_would_change(shop: Statio
     assert shop.database.execute("SELECT count(*) FROM shipstation_orders") == [(0,)]
 
 
+async def test_a_dry_run_tells_the_figures_of_the_real_one_and_is_in_no_sum(shop: Station, api: Client) -> None:
+    """Of a shipped order the list of orders and that of shipments tell; pages may repeat a record."""
+    shop.upload(*map(str, range(12)))
+    api.create(order("by hand", orderKey="theirs"))
+    for number in ("3", "4"):
+        api.control("POST", "ship", {"orderNumber": number, "trackingNumber": number})
+    api.fault({"duplicate_row": True})
+    names = ("changed", "rows", "unknown", "quarantined", "complete")
+
+    dry = await shop.sync(dry_run=True, batch_size=5)
+    real = await shop.sync(batch_size=5)
+
+    assert {name: dry[name] for name in names} == {name: real[name] for name in names}
+    assert (real["rows"], real["unknown"]) == (12, 1)
+    sums = await shop.runs.monitor()
+    assert (sums["rows"], sums["changed"]) == (12, real["changed"])
+    assert sums["calls"] == dry["calls"] + real["calls"]
+
+
+async def test_a_dry_run_that_takes_longer_than_it_may_ends(shop: Station, api: Client) -> None:
+    """It leaves nothing behind from where another claim of it could go on."""
+    shop.upload(*map(str, range(30)))
+    api.fault({"latency_s": 0.2, "method": "GET"})
+    with anyio.fail_after(2.0):
+        outcome = await shop.run(dry_run=True, batch_size=1)
+
+    assert isinstance(outcome, Done)
+    assert 0 < outcome.values["stats"]["read"] < 30
+    assert outcome.values["stats"]["complete"] is False
+
+
 async def test_a_row_that_not_even_the_database_could_hold_is_put_aside_as_text(shop: Station, api: Client) -> None:
     row = {"orderId": 1, "orderNumber": "\ud83d\x00", "orderStatus": "on_hold", "orderTotal": float("nan"), "x": [{}]}
 
@@ -661,7 +783,8 @@ async def test_a_row_that_not_even_the_database_could_hold_is_put_aside_as_text(
     assert len(read.unread) == 3
     batch = Batch(list="orders", orders=read.records, unread=[{**asdict(each), "query": None} for each in read.unread])
     job = await shop.claim()
-    stored = await shop.state.store(batch, run_id=job.id, claim_id=job.claim_id, stats={})
+    holder = Holder(run_id=job.id, claim_id=job.claim_id, begun_at=datetime.now(UTC))
+    stored = await shop.state.store(batch, holder, stats={})
     assert (stored.changed, stored.quarantined) == (1, 3)
 
 

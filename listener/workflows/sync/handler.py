@@ -14,8 +14,8 @@ from listener.core.errors import Broken, ClaimLost, Rejected, Unavailable
 from listener.core.events import CycleEnded, Publish
 from listener.core.job import Job
 from listener.core.outcome import Done, Fail, Outcome, Release, Snooze
-from listener.db.sync_runs import SyncRuns
-from listener.db.sync_state import Advance, Batch, SyncState, added
+from listener.db.sync_runs import Begun, SyncRuns
+from listener.db.sync_state import Advance, Batch, Holder, SyncState, added
 from listener.workflows.sync import plan
 from listener.workflows.sync.plan import FEEDS, FULFILLMENTS, ORDERS, Feed, Mark, Params, Pass
 from listener.workflows.sync.reader import Client, OutOfCalls, OutOfTime, Part, Poison, Reader
@@ -67,16 +67,17 @@ class Sync:
             await self._gate.withdraw()
             return Fail(problem)
         try:
-            now = await self._runs.begin(job.id, job.claim_id)
+            begun = await self._runs.begin(job.id, job.claim_id)
         except ClaimLost as error:
             return Release(str(error))
         most = min(self._most_calls(), params.max_pages or self._most_calls())
-        reader = Reader(self._client, now=now, most_calls=most, size=params.batch_size)
-        cycle = Cycle(job, params, reader, self._state, self._base_url)
+        reader = Reader(self._client, now=begun.now, most_calls=most, size=params.batch_size)
+        cycle = Cycle(job, params, begun, reader, self._state, self._base_url)
         try:
-            await cycle.run(await self._marks(), now=now)
+            await cycle.run(await self._marks(), now=begun.now)
         except OutOfTime:
-            return Snooze(0.0, "more than one operation_timeout of pages; goes on")
+            if not params.dry_run:  # which leaves nothing behind from where it could go on
+                return Snooze(0.0, "more than one operation_timeout of pages; goes on")
         except OutOfCalls:
             pass
         except Unavailable as error:
@@ -93,7 +94,12 @@ class Sync:
 
     def _not_ours(self, job: Job) -> str:
         asked, ours = (job.row["connector"], job.row["account"]), ("shipstation", self._account)
-        return "" if asked == ours else f"no credentials for {' '.join(asked)} here; this process has {' '.join(ours)}"
+        if asked == ours:
+            return ""
+        return (
+            f"no credentials for {' '.join(asked)} here; this process has {' '.join(ours)}\n"
+            f"hint: leave the account out of the INSERT, or name {self._account!r}"
+        )
 
     async def _marks(self) -> dict[Feed, Mark]:
         known = await self._state.marks([feed.workflow for feed in FEEDS])
@@ -104,10 +110,11 @@ class Sync:
 class Cycle:
     """One run at work."""
 
-    def __init__(self, job: Job, params: Params, reader: Reader, state: SyncState, base_url: str) -> None:
+    def __init__(self, job: Job, params: Params, begun: Begun, reader: Reader, state: SyncState, base_url: str) -> None:
         self.reader = reader
         self._job = job
         self._params = params
+        self._holder = Holder(run_id=job.id, claim_id=job.claim_id, begun_at=begun.started_at, is_dry=params.dry_run)
         self._state = state
         self._base_url = base_url
         self._stats: dict[str, Any] = {**(job.row["stats"] or {}), "complete": False}
@@ -236,11 +243,5 @@ class Cycle:
         await self._store_batch(batch)
 
     async def _store_batch(self, batch: Batch) -> None:
-        stored = await self._state.store(
-            batch,
-            run_id=self._job.id,
-            claim_id=self._job.claim_id,
-            stats=self.figures(),
-            is_dry=self._params.dry_run,
-        )
+        stored = await self._state.store(batch, self._holder, stats=self.figures())
         self._stats = added(self._stats, stored)

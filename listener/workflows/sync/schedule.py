@@ -55,8 +55,15 @@ class Schedule:
         """Insert what is due; seconds since the last start."""
         interval_s = self._configuration.live.sync_interval
         due = await self._runs.schedule(interval_s=interval_s, wide_minutes=DAILY_LOOKBACK_MINUTES)
+        for stray in due.strays:
+            self._say(f"sync run {stray} was set to Processing by hand and nobody worked on it; it is Failed now")
+        if due.planned_for is not None:
+            self._say(f"sync run {due.run_id} was planned for {due.planned_for} and kept all others away; it runs now")
         # a run that is due and waits: it starts when it can, and its start is what counts then
         return 0.0 if due.age_s is None or due.age_s >= interval_s else due.age_s
+
+    def _say(self, text: str) -> None:
+        self._publish(Trouble(where="sync schedule", error=text))
 
     def _wait_s(self, age_s: float) -> float:
         """Zero ends the wait: the interval is over, or it is another one, or the workflow was switched."""
