@@ -50,7 +50,11 @@ class NoBudget:
 class Station:
     """`sync` runs the handler once, as the engine would. client: the handler's way out; tests put theirs around it."""
 
-    def __init__(self, database: Database, api: Client, pool: Pool, shipstation: ShipStation) -> None:
+    def __init__(
+        self, database: Database, api: Client, pool: Pool, shipstation: ShipStation, account: str = ACCOUNT
+    ) -> None:
+        self.account = account
+        self.pool = pool
         self.database = database
         self.api = api
         self.client: ListClient = shipstation
@@ -58,8 +62,8 @@ class Station:
         self.budget: NoBudget
         self.events: list[Event] = []
         self.most_calls = 10_000
-        self.runs = SyncRuns(pool, connector="shipstation", account=ACCOUNT)
-        self.state = SyncState(pool, account=ACCOUNT)
+        self.runs = SyncRuns(pool, connector="shipstation", account=account)
+        self.state = SyncState(pool, account=account)
         self.table = QueueTable(pool, SYNC)
 
     def upload(self, *numbers: str, **changes: Any) -> None:
@@ -79,9 +83,9 @@ class Station:
     async def claim(self, reason: str = "manual", **params: Any) -> Job:
         """Insert a run, or take the one that waits, and claim it."""
         self.database.execute(
-            "INSERT INTO sync_runs (reason, params) VALUES (%s, %s) ON CONFLICT (connector, account)"
+            "INSERT INTO sync_runs (account, reason, params) VALUES (%s, %s, %s) ON CONFLICT (connector, account)"
             " WHERE status = 'Pending' DO NOTHING",
-            [reason, json.dumps(params)],
+            [self.account, reason, json.dumps(params)],
         )
         return (await self.table.claim(limit=1, session_key=SESSION)).jobs[0]
 
@@ -92,7 +96,7 @@ class Station:
             self.runs,
             self.state,
             self.events.append,
-            account=ACCOUNT,
+            account=self.account,
             base_url=f"http://{self.api.address[0]}:{self.api.address[1]}",
             most_calls=lambda: self.most_calls,
         )
@@ -133,9 +137,15 @@ class Station:
     def marks(self) -> dict[str, Any]:
         """List → watermark."""
         rows = self.database.execute(
-            "SELECT workflow, watermark FROM polling_state WHERE workflow LIKE 'shipstation %'"
+            "SELECT workflow, watermark FROM polling_state"
+            " WHERE account = %s AND starts_with(workflow, 'shipstation ')",
+            [self.account],
         )
         return {workflow.removeprefix("shipstation "): at for workflow, at in rows}
+
+    def successor(self) -> "Station":
+        """The same shop after its key was exchanged: another account, which knows nothing yet."""
+        return Station(self.database, self.api, self.pool, self.shipstation, account=f"{self.account}, a new key")
 
     def calls(self) -> list[str]:
         """Method and path of each call so far."""

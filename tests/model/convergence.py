@@ -33,6 +33,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"duplicate_row": True, "count": 3},
     {"unknown_fields": True, "count": 3},
     {"date_offset_s": -600, "count": 2},
+    {"status": 401, "count": 4},
 )
 
 
@@ -53,12 +54,17 @@ def nights(now: datetime) -> tuple[datetime, ...]:
 
 @dataclass
 class History:
-    """One history. has_late: rows arrive with old times, which only a look further back finds."""
+    """One history. has_late: rows arrive with old times, which only a look further back finds. has_skew: ShipStation's
+    clock is set back now and then, by less than the overlap. most_calls: of one cycle. moves: the key is exchanged."""
 
     shop: Station
     sandbox: Sandbox
     rng: random.Random
     has_late: bool
+    has_skew: bool = False
+    most_calls: int = 10_000
+    moves: bool = False
+    latest_s: float = 0.0
     numbers: list[str] = field(default_factory=list)
     touched: dict[int, float] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
@@ -79,6 +85,16 @@ class History:
     def pass_time(self) -> None:
         """Sometimes nothing (the same second), sometimes a quarter of an hour."""
         self.sandbox.clock.offset_s += self.rng.choice((0.0, 0.0, 1.0, 30.0, 240.0, 900.0))
+
+    def set_back(self) -> None:
+        """ShipStation's clock is corrected; it is never further behind its latest time than the overlap allows for."""
+        if self._clock_s() >= self.latest_s:
+            self.latest_s = self._clock_s()
+            self.sandbox.clock.offset_s -= self.rng.choice((20.0, 120.0, 200.0))
+            self.say("the clock is set back")
+
+    def _clock_s(self) -> float:
+        return self.sandbox.clock.source() + self.sandbox.clock.offset_s
 
     def control(self, verb: str, number: str, **body: Any) -> Any:
         """Act as the person at ShipStation; what the API refuses does not happen."""
@@ -163,6 +179,27 @@ class History:
         store = self.sandbox.store
         return [p for p in (*store.shipments.values(), *store.fulfillments.values()) if p["orderId"] in ids]
 
+    async def flood(self) -> None:
+        """Webhooks come: a few, or more than one run may be told of; each perhaps twice."""
+        host = f"http://{self.shop.api.address[0]}:{self.shop.api.address[1]}"
+        count = self.rng.choice((1, 2, 5, 210))
+        for number in range(count):
+            order_number = self.rng.choice(self.numbers)
+            what = self.rng.choice(
+                (f"orders?orderNumber={order_number}", "shipments?page=1", "orders?orderStatus=shipped")
+            )
+            url = f"{host}/{what}&importBatch={number if count > 5 else self.rng.randrange(3)}"
+            for _ in range(self.rng.randint(1, 2)):
+                await self.shop.runs.receive(dedupe_key=f"{self.rng.random()}", body=b"{}", url=url)
+        if self.rng.random() < 0.5:
+            await self.shop.runs.schedule(interval_s=0.0, wide_minutes=2_880)
+        self.say(f"{count} webhooks")
+
+    def move(self) -> None:
+        """The key is exchanged."""
+        self.shop = self.shop.successor()
+        self.say("a new key")
+
     # --- the syncs ---------------------------------------------------------------------------------------------------
 
     async def sync(self, *, quietly: bool = False, **params: Any) -> None:
@@ -171,7 +208,12 @@ class History:
         client = self.shop.shipstation if quietly else Disturbed(self)
         self.shop.client = client  # type: ignore[assignment]
         before = self.shop.marks()
+        self.shop.most_calls = 10_000 if quietly else self.most_calls
         job = await self.shop.claim("schedule", **params)
+        while job.row["account"] != self.shop.account:  # of the key before: nobody has it any more
+            (outcome,) = await self.shop.handler()([job])
+            await self.shop.settle(job, outcome)
+            job = await self.shop.claim("schedule", **params)
         try:
             (outcome,) = await self.shop.handler()([job])
             await self.shop.settle(job, outcome)
@@ -185,14 +227,18 @@ class History:
     def check(self, before: Mapping[str, Any]) -> None:
         """No watermark went back, none is ahead of ShipStation's clock, and none is ahead of what is stored."""
         marks = self.shop.marks()
-        now_s = self.sandbox.clock.source() + self.sandbox.clock.offset_s
+        now_s = max(self._clock_s(), self.latest_s)
         for name, at in marks.items():
             assert at is None or before.get(name) is None or at >= before[name], name
             assert at is None or at.timestamp() <= now_s, name
         mark = marks.get("orders")
-        if mark is None or self.has_late:
+        if mark is None or self.has_late or self.has_skew:
             return
-        stored = dict(self.shop.database.execute("SELECT order_id, order_status FROM shipstation_orders"))
+        stored = dict(
+            self.shop.database.execute(
+                "SELECT order_id, order_status FROM shipstation_orders WHERE account = %s", [self.shop.account]
+            )
+        )
         aside = self.shop.database.execute("SELECT count(*) FROM sync_quarantine WHERE resolved_at IS NULL")[0][0]
         if not aside:
             for held in self.sandbox.store.live():
@@ -205,15 +251,24 @@ class History:
         """Live through it, and compare."""
         self.begin()
         await self.sync(lookback_minutes=5_000_000, batch_size=self.rng.randint(1, 5))
-        for _ in range(self.rng.randint(6, 14)):
+        rounds = self.rng.randint(6, 14)
+        for number in range(rounds):
+            if self.has_skew and self.rng.random() < 0.3:
+                self.set_back()
             for _ in range(self.rng.randint(0, 4)):
                 self.act()
+            if self.rng.random() < 0.2:
+                await self.flood()
+            if self.moves and number == rounds // 2:
+                self.move()
+                await self.sync(lookback_minutes=5_000_000, batch_size=self.rng.randint(1, 5))
             if self.rng.random() < 0.5:
                 self.shop.api.fault(self._fault())
             await self.sync(batch_size=self.rng.randint(1, 5))
         self.shop.api.control("DELETE", "faults")
-        wide = {"lookback_minutes": 5_000_000} if self.has_late else {}
-        for _ in range(4):  # a run that was cut off goes on; voids and fulfillments take turns
+        wide = {"lookback_minutes": 5_000_000} if self.has_late or self.moves else {}
+        self.sandbox.clock.offset_s += max(self.latest_s - self._clock_s(), 0.0)
+        for _ in range(5):  # a run that was cut off goes on; voids and fulfillments take turns
             self.sandbox.clock.offset_s += 120.0
             self.shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
             await self.sync(quietly=True, **wide)
@@ -229,7 +284,9 @@ class History:
             assert self.shop.row(number) == self.truth(number), "\n".join([number, *self.said])
         known = {held.order_id for number in self.numbers for held in self._parts(number)}
         unknown = {held.order_id for held in self.sandbox.store.live()} - known
-        recorded = self.shop.database.execute("SELECT order_id FROM shipstation_unknown_orders")
+        recorded = self.shop.database.execute(
+            "SELECT order_id FROM shipstation_unknown_orders WHERE account = %s", [self.shop.account]
+        )
         assert {order_id for (order_id,) in recorded} == unknown, "\n".join(self.said)
 
     def truth(self, number: str) -> dict[str, Any]:

@@ -25,7 +25,15 @@ async def test_every_history_ends_with_what_shipstation_says(
             for seed in range(first, request.config.getoption("--rounds") // 2, 2):
                 server.sandbox.reset()
                 forget(shop)
-                history = History(shop, server.sandbox, random.Random(seed), has_late=seed % 3 == 2)
+                history = History(
+                    shop,
+                    server.sandbox,
+                    random.Random(seed),
+                    has_late=seed % 3 == 2,
+                    has_skew=seed % 5 == 1,
+                    most_calls=(10_000, 12, 10_000, 7)[seed % 4],
+                    moves=seed % 7 == 3,
+                )
                 try:
                     await history.run()
                 except AssertionError as error:
