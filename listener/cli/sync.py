@@ -135,7 +135,8 @@ def _in_the_way(run: Mapping[str, Any] | None) -> str:
         return "a sync of this account has just ended; try again"
     told = f"sync run {run['id']} ({run['reason']}) of this account"
     if run["status"] == "Processing":
-        return f"{told} is working since {run['started_at']}; see `listener stats`"
+        since = f" since {run['started_at']}" if run["started_at"] else ""
+        return f"{told} is working{since}; see `listener stats`"
     if not run["is_later"]:
         return f"{told} is waiting; see `listener stats`"
     return (
