@@ -348,11 +348,11 @@ def gauge(service: Service, name: str) -> float:
 
 
 def terminate(database: Database, application: str, *, but: str = "", most: int = 10) -> int:
-    """End the backends whose name is like `application`, or their statement's; returns how many there were."""
+    """End the backends whose name is like `application`, or that run such a statement; returns how many there were."""
     ended = database.execute(
         "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-        " AND (application_name LIKE %s OR query LIKE %s) AND NOT application_name LIKE %s ORDER BY random() LIMIT %s)"
-        " AS victims",
+        " AND (application_name LIKE %s OR state = 'active' AND query LIKE %s) AND NOT application_name LIKE %s"
+        " ORDER BY random() LIMIT %s) AS victims",
         [application, f"/* {application} */%", but, most],
     )
     return len(ended)
