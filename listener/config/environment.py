@@ -31,6 +31,7 @@ from listener.config.values import (
     URL_HINT,
     BaseUrl,
     DatabaseUrl,
+    DirectUrl,
     HttpAddress,
     Queues,
     Schema,
@@ -63,7 +64,7 @@ class Environment(ImportEnvironment):
     model_config = SettingsConfigDict(frozen=True, populate_by_name=True, extra="forbid", hide_input_in_errors=True)
 
     database_url: DatabaseUrl = Field(alias="DATABASE_URL", description="the database, with user and password")
-    given_direct_url: DatabaseUrl | None = Field(
+    given_direct_url: DirectUrl | None = Field(
         default=None,
         alias="LISTENER_DIRECT_URL",
         description="the same database past a transaction pooler; default DATABASE_URL",

@@ -24,11 +24,28 @@ def problem(expected: str) -> PydanticCustomError:
     return PydanticCustomError("setting", "{expected}", {"expected": expected})
 
 
-def _database_url(value: SecretStr) -> SecretStr:
-    found = DATABASE_ADDRESS.fullmatch(value.get_secret_value())
-    if not found:
-        raise problem(URL_HINT)
-    return SecretStr(f"postgresql://{found['rest']}")
+class Address(str):
+    """An address of a database that knows its variable, for those who say what is wrong with it."""
+
+    __slots__ = ("variable",)
+    variable: str
+
+    def __new__(cls, text: str, variable: str) -> "Address":
+        """Return *text*, read from the environment's *variable*."""
+        made = super().__new__(cls, text)
+        made.variable = variable
+        return made
+
+
+def _address_of(variable: str) -> AfterValidator:
+    def read(value: SecretStr) -> SecretStr:
+        found = DATABASE_ADDRESS.fullmatch(value.get_secret_value())
+        # libpq would quote the whole part with a % that is no code, the password say
+        if not found or re.search(r"%(?![0-9A-Fa-f]{2})", found["rest"]):
+            raise problem(URL_HINT)
+        return SecretStr(Address(f"postgresql://{found['rest']}", variable))
+
+    return AfterValidator(read)
 
 
 def _schema(name: str) -> str:
@@ -124,7 +141,8 @@ def _file(path: Path) -> Path:
     return path.resolve()
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+DatabaseUrl = Annotated[SecretStr, _address_of("DATABASE_URL")]
+DirectUrl = Annotated[SecretStr, _address_of("LISTENER_DIRECT_URL")]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 WebhookSecret = Annotated[Token, AfterValidator(_webhook_secret)]
 Schema = Annotated[str, AfterValidator(_schema)]

@@ -19,7 +19,7 @@ import psycopg
 import psycopg_pool
 
 from listener.core.errors import DatabaseError, Unreachable
-from listener.db.trouble import explain
+from listener.db.trouble import explain, where
 
 T = TypeVar("T")
 
@@ -32,13 +32,14 @@ STALE_PLAN_STATES = frozenset({"0A000", "26000"})
 _TRANSIENT_CLASSES = ("08", "53")
 
 
-async def shielded(work: Callable[[], Awaitable[T]], *, limit_s: float) -> T:
+async def shielded(work: Callable[[], Awaitable[T]], *, limit_s: float, url: str | None = None) -> T:
     """Run `work` to its end whatever the caller's cancel scope does, for at most `limit_s` seconds.
 
+    url: where it goes, for the errors.
     Raises Unreachable when the connection fails or time is up, DatabaseError when the server refuses the statement.
     """
     await anyio.lowlevel.checkpoint_if_cancelled()
-    with translated(limit_s), anyio.CancelScope(shield=True):
+    with translated(limit_s, url), anyio.CancelScope(shield=True):
         async with asyncio.timeout(limit_s):
             result = await work()
     return result  # a cancelled caller learns at its own next await; what was committed is in its hands
@@ -67,18 +68,20 @@ def cut(conn: psycopg.AsyncConnection[Any]) -> None:
 
 
 @contextmanager
-def translated(limit_s: float) -> Iterator[None]:
-    """Turn the driver's errors into ours, so that nothing outside db/ needs to know psycopg."""
+def translated(limit_s: float, url: str | None = None) -> Iterator[None]:
+    """Turn the driver's errors into ours, so that nothing outside db/ needs to know psycopg; url: as in `explain`."""
     try:
         yield
     except TimeoutError as error:
-        raise Unreachable(f"the database did not answer within {limit_s:g} s") from error
+        raise Unreachable(
+            f"the database{f' at {where(url)}' if url else ''} did not answer within {limit_s:g} s"
+        ) from error
     except psycopg_pool.PoolTimeout as error:
         raise Unreachable(f"no database connection became free: {error}") from error
     except psycopg.Error as error:
         if is_transient(error):
-            raise Unreachable(explain(error)) from error
-        raise DatabaseError(explain(error)) from error
+            raise Unreachable(explain(error, url)) from error
+        raise DatabaseError(explain(error, url)) from error
 
 
 def is_transient(error: psycopg.Error) -> bool:

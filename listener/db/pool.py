@@ -121,7 +121,7 @@ class Pool:
                     await conn.execute(query("session", "name_connection"), {"application_name": wanted})
                 return await _fetch(conn, statement, params, rows)
 
-        return await shielded(borrow, limit_s=self._whole_limit_s)
+        return await shielded(borrow, limit_s=self._whole_limit_s, url=self._url)
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]], *, name: str) -> T:
         """Run `work`, a few statements, as one transaction. Raises Unreachable, DatabaseError."""
@@ -141,7 +141,7 @@ class Pool:
             async with self._borrow() as conn, conn:
                 return await work(conn)
 
-        return await shielded(borrow, limit_s=self._whole_limit_s)
+        return await shielded(borrow, limit_s=self._whole_limit_s, url=self._url)
 
     async def refresh(self) -> None:
         """Replace all connections: what ended the former session may have made them half-open.
@@ -149,7 +149,7 @@ class Pool:
         Not `check()`: it asks one connection after the other, and forgets all of them when the first one's answer
         does not come in time, for ever short of them.
         """
-        await shielded(self._pool.drain, limit_s=self._whole_limit_s)
+        await shielded(self._pool.drain, limit_s=self._whole_limit_s, url=self._url)
 
     def stats(self) -> dict[str, int]:
         """Return size, available, waiting, limits and counters of errors, as psycopg_pool names them."""

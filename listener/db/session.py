@@ -81,7 +81,7 @@ class Session:
     @classmethod
     async def open(cls, url: str, *, schema: str) -> "Session":
         """Connect, LISTEN, take a fresh key and the lease. Raises Unreachable, DatabaseError."""
-        with translated(10.0):
+        with translated(10.0, url):
             conn = await psycopg.AsyncConnection[DictRow].connect(
                 url, autocommit=True, row_factory=dict_row, application_name="order-listener session", **KEEPALIVES
             )
@@ -108,7 +108,7 @@ class Session:
 
         try:
             with cut_after(conn, _STATEMENT_LIMIT_S):
-                return await shielded(prepare, limit_s=2 * _STATEMENT_LIMIT_S)
+                return await shielded(prepare, limit_s=2 * _STATEMENT_LIMIT_S, url=url)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await conn.close()
@@ -250,7 +250,7 @@ async def probe(url: str) -> None:
 
     Raises Unreachable, DatabaseError.
     """
-    with translated(10.0):
+    with translated(10.0, url):
         conn = await psycopg.AsyncConnection.connect(
             url, autocommit=True, **{**KEEPALIVES, "target_session_attrs": "any"}
         )

@@ -83,7 +83,7 @@ async def transaction(pool: Pool, *, name: str) -> AsyncIterator[Transaction]:
             raise
         return conn
 
-    conn = await shielded(connect, limit_s=15.0)
+    conn = await shielded(connect, limit_s=15.0, url=pool.url)
     try:
         yield Transaction(conn)
     finally:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from listener.config.values import Address
 from listener.core.errors import ConfigError, DatabaseError, ListenerError, Unreachable
 
 
@@ -22,7 +23,8 @@ class _Trouble:
     sqlstates: tuple[str, ...]
     #: Searched in the text when there is no SQLSTATE.
     pattern: str
-    #: What happened and what to do; ``{where}`` = host/database, ``{text}`` = the server's own words.
+    #: What happened and what to do; ``{where}`` = host/database, ``{text}`` = the server's own words,
+    #: ``{variable}`` = where the address was read.
     sentence: str
     #: True when the same call fails again until a person changes something.
     is_permanent: bool
@@ -42,19 +44,19 @@ _TROUBLES = (
         ("28P01", "28000"),
         r"authentication failed|no password supplied|no pg_hba\.conf entry|role \".*\" does not exist"
         r"|not permitted to log in",
-        "the database at {where} refuses the login ({text}): correct user and password in DATABASE_URL",
+        "the database at {where} refuses the login ({text}): correct user and password in {variable}",
         is_permanent=True,
     ),
     _Trouble(
         ("3D000",),
         r"database \".*\" does not exist",
-        "the database {where} does not exist: create it (createdb), or correct DATABASE_URL",
+        "the database {where} does not exist: create it (createdb), or correct {variable}",
         is_permanent=True,
     ),
     _Trouble(
         ("42501",),
         r"permission denied",
-        "not permitted in {where} ({text}): grant the right to the user of DATABASE_URL (deploy/roles.sql grants each"
+        "not permitted in {where} ({text}): grant the right to the user of {variable} (deploy/roles.sql grants each"
         " role what it needs), or use the owner's account",
         is_permanent=True,
     ),
@@ -93,13 +95,13 @@ _TROUBLES = (
         (),
         r"failed to resolve host|could not translate host name|name or service not known|nodename nor servname"
         r"|getaddrinfo failed",
-        "unknown host in the database address {where}: correct DATABASE_URL, or the name service",
+        "unknown host in the database address {where}: correct {variable}, or the name service",
         is_permanent=False,  # name services fail for a while, too
     ),
     _Trouble(
         (),
         r"connection refused|no such file or directory",
-        "nothing accepts connections at {where}: start PostgreSQL there, or correct DATABASE_URL",
+        "nothing accepts connections at {where}: start PostgreSQL there, or correct {variable}",
         is_permanent=False,
     ),
 )
@@ -118,18 +120,18 @@ def explain(error: BaseException, url: str | None = None) -> str:
     """
     if isinstance(error, ListenerError):
         return str(error)
+    variable = url.variable if isinstance(url, Address) else "DATABASE_URL"
     place = where(url) if url is not None else _where_it_failed(error)
     text = _text(error, url)
     trouble = _trouble(error)
     if _is_bad_address(error) or (place == _UNREADABLE and trouble is not None and not trouble.sqlstates):
-        # What the driver took for a host may be the tail of a password.
-        reason = "" if place == _UNREADABLE and not isinstance(error, psycopg.ProgrammingError) else f" ({text})"
+        # What the driver quotes, took for a host or for an option, may be a part of a password: only a name it knows.
         return (
-            f"DATABASE_URL is no PostgreSQL address{reason}: write postgresql://user:password@host:5432/database,"
-            " with @ : / in the password as %40 %3A %2F"
+            f"{variable} is no PostgreSQL address{_option(error)}: write postgresql://user:password@host:5432/database,"
+            " with @ : / % in the password as %40 %3A %2F %25"
         )
     if trouble is not None:
-        return trouble.sentence.format(where=place, text=text)
+        return trouble.sentence.format(where=place, text=text, variable=variable)
     code = f", SQLSTATE {error.sqlstate}" if isinstance(error, psycopg.Error) and error.sqlstate else ""
     return f"the database at {place} answered: {text} ({type(error).__name__}{code})"
 
@@ -192,6 +194,13 @@ def _is_bad_address(error: BaseException) -> bool:
     )
 
 
+def _option(error: BaseException) -> str:
+    """Name the option of libpq whose value is bad, where it is one; the value itself may be a secret."""
+    options = "|".join(option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults())
+    found = re.search(rf'invalid ({options}) value|option "({options})"', str(error))
+    return f" (see {found[1] or found[2]})" if found else ""
+
+
 def _text(error: BaseException, url: str | None) -> str:
     """Return the server's own words in one line, without the password of *url*."""
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
@@ -199,7 +208,6 @@ def _text(error: BaseException, url: str | None) -> str:
     # libpq: 'connection to server at "h", port 1 failed: FATAL:  reason'; several attempts: the first '- host: …' line.
     line = next((line for line in lines if "FATAL:" in line), lines[0])
     text = line.rpartition("FATAL:")[2].strip()
-    text = re.sub(r'missing "=" after ".*"', 'missing "="', text)  # a password with a space: its second half
     password = _password(url)
     return text.replace(password, "…") if password else text
 

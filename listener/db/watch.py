@@ -35,7 +35,7 @@ class WatchConnection:
     @classmethod
     async def open(cls, url: str, *, schema: str) -> "WatchConnection":
         """Connect. Raises Unreachable, DatabaseError."""
-        with translated(10.0):
+        with translated(10.0, url):
             conn = await psycopg.AsyncConnection[DictRow].connect(
                 url, autocommit=True, row_factory=dict_row, application_name="order-listener watch", **KEEPALIVES
             )

@@ -71,11 +71,18 @@ def test_database_urls_are_made_one_form(given: str, expected: str) -> None:
         "postgresql://u:hunter2@x@h/d",
         "postgresql://u:hunter2@h:port/d",
         "hunter2",
+        "postgresql://u:%hunter2@h/d",
+        "postgresql://u:hunter2%2@h/d",
+        "postgresql://u:hunter2%@h/d",
     ],
 )
 def test_a_bad_database_url_is_not_repeated(bad: str) -> None:
     (line,) = problems({"DATABASE_URL": bad})
     assert line.startswith("DATABASE_URL: its value is not right: expected postgresql://user:password@host:port/name")
+    assert "hunter2" not in line
+    (line,) = problems({"DATABASE_URL": URL, "LISTENER_DIRECT_URL": bad})
+    assert line.startswith("LISTENER_DIRECT_URL: its value is not right: expected postgresql://user:password@host")
+    assert "hunter2" not in line
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ import pytest
 from conftest import Database
 from psycopg import sql
 
-from listener.core.errors import ConfigError, DatabaseError, SessionLost, Unmigrated
+from listener.config.values import Address
+from listener.core.errors import ConfigError, DatabaseError, SessionLost, Unmigrated, Unreachable
 from listener.db.embedded import Cluster
+from listener.db.session import probe
 from listener.db.trouble import explain, explained, is_permanent, where
 
 
@@ -207,6 +209,40 @@ def test_address_that_cannot_be_read(url: str) -> None:
     assert "Cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert is_permanent(caught.value)
+
+
+@pytest.mark.parametrize("part", ["pa%ss-seCret", "a%2", "%"])
+def test_a_part_of_an_address_is_never_quoted(part: str) -> None:
+    """Nor where the address that was used is not at hand."""
+    with pytest.raises(psycopg.Error) as caught:
+        psycopg.connect(f"postgresql://me:{part}@127.0.0.1/shop")
+
+    line = explain(caught.value)
+
+    assert line.startswith("DATABASE_URL is no PostgreSQL address: write ")
+    assert f'"{part}"' in str(caught.value)
+
+
+def test_the_option_that_is_wrong_is_named() -> None:
+    url = "postgresql://me:seCret@127.0.0.1/shop?sslmode=seCret"
+    assert explain(failure(url), url).startswith("DATABASE_URL is no PostgreSQL address (see sslmode): write ")
+
+
+@pytest.mark.anyio
+async def test_the_variable_and_the_place_of_the_address(closed_port: int) -> None:
+    """Whichever of the two addresses was used is the one to correct."""
+    url = Address(f"postgresql://me:seCret@127.0.0.1:{closed_port}/shop", "LISTENER_DIRECT_URL")
+    with pytest.raises(Unreachable) as caught:
+        await probe(url)
+    assert str(caught.value).endswith(
+        f"at 127.0.0.1:{closed_port}/shop: start PostgreSQL there, or correct {url.variable}"
+    )
+    with pytest.raises(
+        Unreachable, match=r"unknown host in the database address no-such-host\.invalid/shop: correct LIS"
+    ):
+        await probe(Address("postgresql://me:seCret@no-such-host.invalid/shop", "LISTENER_DIRECT_URL"))
+    with pytest.raises(DatabaseError, match=r"^LISTENER_DIRECT_URL is no PostgreSQL address: write "):
+        await probe(Address("postgresql://me:se%zz@h/shop", "LISTENER_DIRECT_URL"))
 
 
 def test_fault_of_a_statement_is_ours() -> None:
