@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from listener.sandbox.clock import Clock
 from listener.sandbox.faults import QUIET, Fault, FaultPlan
+from listener.sandbox.mishap import Mishap
 from listener.sandbox.traffic import Traffic, Visit
 from listener.sandbox.wire import Wire
 
@@ -113,26 +114,22 @@ class Endpoint:
             started = box.clock.ticks()
             box.traffic.enter(visit, faults_on=box.plan.is_on)
             try:
-                visit.status = await self._serve(scope, body, wire, visit)
+                await self._serve(scope, body, wire, visit)
             finally:
                 visit.duration_s = box.clock.ticks() - started
                 box.traffic.leave(visit)
         finally:
             box.traffic.depart()
 
-    async def _serve(self, scope: Scope, body: bytes, wire: Wire, visit: Visit) -> int | str:
-        """Run the pipeline and give the status to log."""
+    async def _serve(self, scope: Scope, body: bytes, wire: Wire, visit: Visit) -> None:
+        """Run the pipeline."""
         box, fault = self._box, QUIET
         if box.plan.is_on:
             fault = box.plan.take(visit.method, visit.path, set())
             visit.is_faulty = fault is not QUIET
-        if fault.latency_s and not await wire.wait(fault.latency_s, box.is_closing):
-            return await _end(wire)
-        if fault.reset_before:
-            await wire.reset()
-            return "reset"
-        if fault.hang_s and fault.effect is False and not await wire.wait(fault.hang_s, box.is_closing):
-            return await _end(wire)
+        mishap = Mishap(fault, wire, visit, box.is_closing)
+        if not await mishap.before():
+            return
         call = Call(
             method=visit.method,
             path=visit.path,
@@ -143,31 +140,13 @@ class Endpoint:
         )
         failed = box.failure(fault)
         answer = failed if failed is not None and not fault.effect else self._handler(call)
-        if fault.hang_s and fault.effect is not False and not await wire.wait(fault.hang_s, box.is_closing):
-            return await _end(wire)
-        return await self._send(call, failed or answer, fault, wire)
-
-    async def _send(self, call: Call, answer: Answer, fault: Fault, wire: Wire) -> int | str:
-        date = self._box.clock.date_header(fault.date_offset_s)
+        if not await mishap.after():
+            return
+        answer = failed or answer
+        date = box.clock.date_header(fault.date_offset_s)
         headers = {"Date": date, "Content-Type": answer.content_type, **answer.headers}
-        if fault.reset_after == "mid":
-            await wire.half_reply(answer.status, headers, answer.body)
-        elif fault.reset_after:
-            await wire.reset()
-        else:
-            body = answer.body[: len(answer.body) // 2] if fault.cut_json else answer.body
-            await wire.reply(answer.status, headers, body)
-            self._box.answered(call)
-            return answer.status
-        return "reset"
-
-
-async def _end(wire: Wire) -> str:
-    """End a call that waited and will not be answered: the client left, or the server is stopping."""
-    if wire.is_gone():
-        return "gone"
-    await wire.reset()
-    return "reset"
+        if await mishap.send(answer.status, headers, answer.body):
+            box.answered(call)
 
 
 Action: TypeAlias = Callable[[Request, Any], Any]

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from listener.sandbox.faults import QUIET, Fault
 from listener.sandbox.limits import Verdict
+from listener.sandbox.mishap import Mishap
 from listener.sandbox.shipstation.damage import Reply, broken, damaged, failure, names_in, throttled, unauthorized
 from listener.sandbox.shipstation.order import Mismatch
 from listener.sandbox.shipstation.state import Sandbox
@@ -68,28 +69,23 @@ class Endpoint:
             started = self._sandbox.clock.ticks()
             traffic.enter(visit, faults_on=self._sandbox.plan.is_on)
             try:
-                visit.status = await self._serve(scope, content, wire, visit)
+                await self._serve(scope, content, wire, visit)
             finally:
                 visit.duration_s = self._sandbox.clock.ticks() - started
                 traffic.leave(visit)
         finally:
             traffic.depart()
 
-    async def _serve(self, scope: Scope, content: Any, wire: Wire, visit: Visit) -> int | str:
-        """Run the pipeline and give the status to log."""
+    async def _serve(self, scope: Scope, content: Any, wire: Wire, visit: Visit) -> None:
+        """Run the pipeline."""
         box, path = self._sandbox, str(scope["path"])
         fault = QUIET
         if box.plan.is_on:
             fault = box.plan.take(visit.method, path, _names(box, content))
             visit.is_faulty = fault is not QUIET
-        if fault.latency_s and not await wire.wait(fault.latency_s, box.is_closing):
-            return await _end(wire)
-        if fault.reset_before:
-            visit.status = "reset"
-            await wire.reset()
-            return "reset"
-        if fault.hang_s and fault.effect is False and not await wire.wait(fault.hang_s, box.is_closing):
-            return await _end(wire)
+        mishap = Mishap(fault, wire, visit, box.is_closing)
+        if not await mishap.before():
+            return
         call = Call(
             method=visit.method,
             path=path,
@@ -99,10 +95,8 @@ class Endpoint:
             fault=fault,
         )
         reply = self._answer(call, Headers(scope=scope).get("authorization", ""), visit)
-        if fault.hang_s and fault.effect is not False and not await wire.wait(fault.hang_s, box.is_closing):
-            return await _end(wire)
-        visit.status = reply.status
-        return await self._send(reply, fault, wire, visit)
+        if await mishap.after():
+            await mishap.send(reply.status, *self._written(reply, fault))
 
     def _answer(self, call: Call, authorization: str, visit: Visit) -> Reply:
         """Judge and carry out one call; never waits."""
@@ -139,7 +133,8 @@ class Endpoint:
         visit.is_faulty = True
         return broken(None, verdict)
 
-    async def _send(self, reply: Reply, fault: Fault, wire: Wire, visit: Visit) -> int | str:
+    def _written(self, reply: Reply, fault: Fault) -> tuple[dict[str, str], bytes]:
+        """Write headers and body."""
         headers = {"Date": self._sandbox.clock.date_header(fault.date_offset_s), **reply.headers}
         if isinstance(reply.payload, str):
             headers["Content-Type"] = "text/html; charset=utf-8"
@@ -148,12 +143,7 @@ class Endpoint:
             headers["Content-Type"] = "application/json; charset=utf-8"
             payload = reply.payload if fault is QUIET else damaged(reply.payload, fault, self._sandbox.rng)
             body = json.dumps(payload, separators=(",", ":")).encode()
-        if fault.reset_after:
-            visit.status = "reset"
-            await (wire.half_reply(reply.status, headers, body) if fault.reset_after == "mid" else wire.reset())
-            return "reset"
-        await wire.reply(reply.status, headers, body[: len(body) // 2] if fault.cut_json else body)
-        return reply.status
+        return headers, body
 
     def _visit(self, scope: Scope, content: Any, wire: Wire, received_at: float) -> Visit:
         orders = _orders(content)
@@ -167,14 +157,6 @@ class Endpoint:
             orders=len(content) if isinstance(content, list) else len(orders),
             is_gone=wire.is_gone,
         )
-
-
-async def _end(wire: Wire) -> str:
-    """End a call that waited and will not be answered: the client left, or the server is stopping."""
-    if wire.is_gone():
-        return "gone"
-    await wire.reset()
-    return "reset"
 
 
 def _refuse_constant(name: str) -> Any:
