@@ -20,9 +20,6 @@ from listener.workflows.queues import QUEUES
 
 cli = typer.Typer()
 
-# Longer than any operation: what a living session holds is not the command's business.
-_NEVER_S = 10 * 365 * 86_400.0
-
 
 @cli.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False) -> None:
@@ -83,7 +80,7 @@ async def _rescue(env: Environment, is_dry: bool) -> tuple[list[dict[str, Any]],
             names = {"job_key": "id", "claimed_by": "session", "claimed_at": "claimed_at"}
             found += [{"queue": table.queue.name, **{names[name]: row[name] for name in names}} for row in rows]
             if rows and not is_dry:
-                await table.rescue(stale_s=_NEVER_S)
+                await table.rescue()
                 rows = await table.stranded()  # those that somebody has locked
             left += len(rows)
     return found, left

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from listener.clients.shipstation.client import CONNECTOR, account_name
 from listener.config.environment import Environment, load_environment
 from listener.core.errors import ConfigError, ListenerError
 from listener.db.budgets import read_budgets
+from listener.db.queue import QueueTable
 from listener.db.sync_runs import SyncRuns
 from listener.engine.loop import run_loop
 from listener.obs import log
@@ -103,7 +104,9 @@ async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
     failure: ListenerError | None = None
     run: dict[str, Any] = {}
     async with opened(env) as pool:
-        runs = SyncRuns(pool, connector=CONNECTOR, account=account_name(credentials(env)[0]))
+        account = account_name(credentials(env)[0])
+        runs = SyncRuns(pool, connector=CONNECTOR, account=account)
+        await QueueTable(pool, SYNC).rescue()  # one that was killed, where no service would
         run_id = await runs.request(params)
         if run_id is None:
             raise ListenerError(f"{BUSY}: {_in_the_way(await runs.in_the_way())}")
@@ -121,7 +124,7 @@ async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
                     group.cancel_scope.cancel("stopped")
 
                 group.start_soon(work)
-                run = await _outcome(runs, run_id, lambda: _pause_of(pool, process))
+                run = await _outcome(runs, run_id, lambda: _hindrance(pool, process, account))
                 process.supervisor.stop()
     if failure is not None:
         raise failure
@@ -145,23 +148,30 @@ def _in_the_way(run: Mapping[str, Any] | None) -> str:
     )
 
 
-async def _outcome(runs: SyncRuns, run_id: int, pause_of: Any) -> dict[str, Any]:
+async def _outcome(runs: SyncRuns, run_id: int, hindrance: Any) -> dict[str, Any]:
     while True:
         run = await runs.read(run_id)
         if run is None:
             raise ListenerError(f"sync run {run_id} was deleted")
         if run["status"] in _OVER:
             return run
-        if run["status"] == "Pending" and (why := await pause_of()):
+        if run["status"] == "Pending" and (why := await hindrance()):
             return {**run, "last_error": f"{why}; the run waits in sync_runs"}
         await anyio.sleep(_LOOK_EVERY_S)
 
 
-async def _pause_of(pool: Any, process: Process) -> str:
+async def _hindrance(pool: Any, process: Process, account: str) -> str:
     if not process.live.is_enabled(SYNC.name):
         return "sync_enabled is false"
-    paused = [each for each in await read_budgets(pool) if each["connector"] == CONNECTOR and each["is_paused"]]
-    return f"paused ({paused[0]['pause_reason']}): {paused[0]['pause_message']}" if paused else ""
+    return _pause_of(await read_budgets(pool), account)
+
+
+def _pause_of(budgets: Iterable[Mapping[str, Any]], account: str) -> str:
+    """Tell why the account makes no calls now. A pause whose time is over ends with the next call: that may be ours."""
+    for each in budgets:
+        if (each["connector"], each["account"]) == (CONNECTOR, account) and each["probe_in_s"] > 0:
+            return f"paused ({each['pause_reason']}): {each['pause_message']}"
+    return ""
 
 
 async def _webhooks(env: Environment, url: str | None) -> list[str]:

@@ -20,6 +20,8 @@ from listener.db.session import Session, lock_class_oid
 
 # Enough for a person to read "10000 and more"; counting further would cost more than the claim.
 COUNT_LIMIT = 10_000
+# Longer than any operation: what a living session holds is left alone.
+_NEVER_S = 10 * 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class QueueTable:
             reopened=[job for job in jobs if is_due.get((job.id, job.claim_id))],
         )
 
-    async def rescue(self, *, stale_s: float) -> int:
+    async def rescue(self, *, stale_s: float = _NEVER_S) -> int:
         """Free the rows of sessions that are gone, and those claimed more than `stale_s` seconds ago."""
         rows = await self._pool.run(
             self._rescue, {"lock_class": self._lock_class, "stale_s": stale_s}, name=self.queue.name

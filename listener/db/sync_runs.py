@@ -50,11 +50,16 @@ class SyncRuns:
         return Due(**rows[0], strays=strays)
 
     async def request(self, params: Mapping[str, Any]) -> int | None:
-        """Insert a person's run; returns its id, None when one is waiting or working already."""
+        """Insert a person's run, or join one that waits and that nobody takes; returns its id.
+
+        None when one is working already, or waits for somebody. What a dead session left must be rescued before.
+        """
         await self._fail_strays()
         values = {**self._key, "params": json.dumps(dict(params))}
-        rows = await self._pool.run(query("sync", "request_run"), values, name="sync")
-        return int(rows[0]["id"]) if rows else None
+        for name in ("request_run", "join_run"):
+            if rows := await self._pool.run(query("sync", name), values, name="sync"):
+                return int(rows[0]["id"])
+        return None
 
     async def in_the_way(self) -> dict[str, Any] | None:
         """Read the run because of which `request` inserts none: id, status, reason, times, is_later."""

@@ -243,6 +243,15 @@ WHERE NOT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND acco
 ON CONFLICT (connector, account) WHERE status = 'Pending' DO NOTHING
 RETURNING id;
 
+-- name: join_run
+-- A person's run where no service takes the one that waits, which a killed or a paused command has left: a service would
+-- have claimed it within milliseconds. Not as a dry run, which may not become a real one.
+UPDATE sync_runs SET reason = 'manual', params = listener_merge_sync_params(params, %(params)s::jsonb)
+WHERE connector = %(connector)s AND account = %(account)s AND status = 'Pending' AND %(params)s::jsonb -> 'dry_run' IS DISTINCT FROM 'true'
+  AND scheduled_at < now() - interval '15 seconds'
+  AND NOT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status = 'Processing')
+RETURNING id;
+
 -- name: open_run
 -- What keeps a person's run away: the one that works, or else the one that waits.
 SELECT id, status, reason, scheduled_at::text AS scheduled_at, started_at::text AS started_at, scheduled_at > now() AS is_later FROM sync_runs

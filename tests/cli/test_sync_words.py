@@ -1,10 +1,10 @@
-"""What `listener sync` says of the run that keeps its own away."""
+"""What `listener sync` says of what keeps its run away."""
 
 from typing import Any
 
 import pytest
 
-from listener.cli.sync import _in_the_way
+from listener.cli.sync import _in_the_way, _pause_of
 
 RUN = {"id": 7, "reason": "schedule", "scheduled_at": "2036-01-01", "started_at": None, "is_later": False}
 
@@ -21,3 +21,21 @@ RUN = {"id": 7, "reason": "schedule", "scheduled_at": "2036-01-01", "started_at"
 )
 def test_it_is_named_with_what_it_does(run: dict[str, Any] | None, words: str) -> None:
     assert words in _in_the_way(run)
+
+
+PAUSED = {"connector": "shipstation", "account": "…mine", "is_paused": True, "pause_reason": "outage",
+          "pause_message": "503", "probe_in_s": 5.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "paused (outage): 503"),
+        ({"probe_in_s": 0.0}, ""),  # else no run would ever try again where no service runs
+        ({"is_paused": False, "probe_in_s": 0.0}, ""),
+        ({"account": "…another key's"}, ""),
+        ({"connector": "shop"}, ""),
+    ],
+)
+def test_only_a_pause_of_its_own_account_that_goes_on_keeps_it_away(changes: dict[str, Any], words: str) -> None:
+    assert _pause_of([PAUSED | {"account": "…other", "is_paused": False}, PAUSED | changes], "…mine") == words

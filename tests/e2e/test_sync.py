@@ -68,6 +68,29 @@ def notice(town: World, path: str) -> bytes:
     return json.dumps({"resource_url": f"http://{host}:{port}{path}", "resource_type": "SHIP_NOTIFY"}).encode()
 
 
+def test_the_command_alone_tries_again_when_a_pause_is_over(town: World) -> None:
+    """No service runs yet, nor ever where a timer starts the command."""
+    town.database.execute(
+        "INSERT INTO api_budgets (connector, account, call_limit, window_s, remaining, paused_until, pause_reason)"
+        " SELECT 'shipstation', account, 40, 60, 40, now() + until, 'outage'"
+        " FROM (VALUES ('…-key', interval '-1 minute'), ('…gone', interval '1 hour')) AS paused (account, until)"
+    )
+    done = town.listeners.run("sync", "shipstation")
+    assert done.returncode == 0, done.stderr
+    town.database.execute("DELETE FROM api_budgets WHERE account = '…gone'")
+
+
+def test_the_command_alone_goes_on_with_what_a_killed_one_left(town: World) -> None:
+    town.database.execute(
+        "INSERT INTO sync_runs (account, status, claim_id, claimed_by, claimed_at, scheduled_at)"
+        " SELECT '…-key', 'Processing', 1, 999999999, at, at FROM (SELECT now() - interval '1 minute') AS made (at)"
+    )
+    done = town.listeners.run("sync", "shipstation", "--lookback-minutes", "60")
+    assert done.returncode == 0, done.stderr
+    assert [(run[1], run[2]) for run in runs(town)][-1] == ("Succeeded", "manual")
+    assert runs(town, "status <> 'Succeeded'") == []
+
+
 def test_the_schedule_starts_one_run_on_any_number_of_replicas(town: World, pair: tuple[Service, Service]) -> None:
     idle(town)
     town.orders.insert(1)
