@@ -218,7 +218,7 @@ WITH later AS (
       AND params -> 'dry_run' IS DISTINCT FROM 'true'
 ), wide AS (
     SELECT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s
-                   AND started_at > now() - interval '1 day' AND status <> 'Failed' AND params -> 'dry_run' IS DISTINCT FROM 'true'
+                   AND started_at > now() - interval '1 day' AND started_at < now() + interval '1 minute' AND status <> 'Failed' AND params -> 'dry_run' IS DISTINCT FROM 'true'
                    AND params -> 'lookback_minutes' >= to_jsonb(%(wide_minutes)s::integer)) AS is_done
 ), due AS (
     INSERT INTO sync_runs AS run (connector, account, reason, params)

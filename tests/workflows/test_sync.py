@@ -477,12 +477,15 @@ async def test_a_row_that_somebody_has_locked_holds_up_nobody_else(shop: Station
 
 async def test_a_clock_that_went_back_does_not_stop_the_schedule(shop: Station) -> None:
     shop.database.execute(
-        "INSERT INTO sync_runs (account, status, reason, started_at)"
-        " VALUES (%s, 'Succeeded', 'schedule', now() + interval '3 hours')",
+        "INSERT INTO sync_runs (account, status, reason, started_at, params)"
+        " SELECT %s, 'Succeeded', 'schedule', now() + make_interval(hours => h), '{\"lookback_minutes\": 2880}'"
+        " FROM unnest(ARRAY[3, -30]) AS h",
         [ACCOUNT],
     )
     due = await shop.runs.schedule(interval_s=120, wide_minutes=2_880)
     assert due.run_id is not None
+    [(params,)] = shop.database.execute("SELECT params FROM sync_runs WHERE id = %s", [due.run_id])
+    assert params == {"lookback_minutes": 2_880}  # the one of the future is not that of this day
 
 
 async def test_a_run_that_a_hand_set_to_processing_does_not_block_its_account(shop: Station) -> None:
