@@ -14,6 +14,7 @@ from station import ACCOUNT, Station, station
 from waiting import until_async
 
 from listener.config.live import LiveConfig
+from listener.core.errors import Rejected
 from listener.core.events import Trouble
 from listener.core.outcome import Done, Fail, Release
 from listener.db.sync_state import Batch, Holder, SyncState
@@ -107,6 +108,59 @@ async def test_a_voided_fulfillment_is_found_though_no_list_tells_of_it(shop: St
 
     assert shop.row("1")["carrier_code"] is None
     assert shop.database.execute("SELECT must_check FROM shipstation_parcels") == [(False,)]
+
+
+async def test_fulfillments_of_an_order_that_cannot_be_read_are_put_aside(shop: Station, api: Client) -> None:
+    """Else each cycle would ask for them again, and ten such orders would keep all others away."""
+    shop.upload("1")
+    api.control("POST", "ship", {"orderNumber": "1", "fulfillment": True, "createDate": "2026-10-01T08:00:00.0000000"})
+    await shop.sync(lookback_minutes=500_000)
+    api.control("POST", "void", {"orderNumber": "1"})
+    api.fault({"poison": ["1"], "path": "/fulfillments"})
+
+    await shop.sync()
+
+    places = "SELECT place, attempts, resolved_at IS NULL FROM sync_quarantine"
+    [(order_id,)] = shop.database.execute("SELECT order_id FROM shipstation_orders")
+    place = f"of order {order_id}, created from the beginning to the end"
+    assert shop.database.execute(places) == [(place, 1, True)]
+    before = shop.calls().count("GET /fulfillments")
+    await shop.sync()
+    assert shop.calls().count("GET /fulfillments") <= before + 1  # the list
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync()
+    assert shop.database.execute(places) == [(place, 2, True)]
+    api.control("DELETE", "faults")
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync()
+    assert shop.database.execute(places) == [(place, 2, False)]
+    assert shop.row("1")["carrier_code"] is None
+
+
+async def test_fulfillments_of_an_order_that_are_refused_do_not_fail_the_run(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    api.control("POST", "ship", {"orderNumber": "1", "fulfillment": True})
+    await shop.sync()
+    api.control("POST", "void", {"orderNumber": "1"})
+    shop.database.execute("UPDATE shipstation_parcels SET must_check = true")
+    inner = shop.shipstation
+
+    class Refuses:
+        async def list_page(self, path: str, name: str, query: Any, **more: Any) -> Any:
+            if "orderId" in query:
+                raise Rejected("404 no such order", status=404)
+            return await inner.list_page(path, name, query, **more)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(inner, name)
+
+    shop.client = Refuses()  # type: ignore[assignment]
+    assert (await shop.sync())["complete"]
+    assert shop.database.execute("SELECT error, resolved_at FROM sync_quarantine") == [("404 no such order", None)]
+    shop.client = inner
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync()
+    assert shop.database.execute("SELECT count(*) FROM sync_quarantine WHERE resolved_at IS NULL") == [(0,)]
 
 
 async def test_a_return_label_is_kept_and_is_no_shipment(shop: Station, api: Client) -> None:

@@ -188,11 +188,12 @@ class Cycle:
 
     async def _check_suspects(self) -> None:
         for order_id in await self._state.suspects(MOST_SUSPECTS):
+            query: plan.Query = {"orderId": order_id}
             try:
-                rows = await self.reader.read_query(FULFILLMENTS, {"orderId": order_id})
-            except Broken:
-                continue
-            await self._store(FULFILLMENTS, rows, [], checked=order_id)
+                rows, poison = await self.reader.sift(FULFILLMENTS, query)
+            except Rejected as error:
+                rows, poison = [], [Poison(place=plan.window(query, 1), query=query, error=str(error))]
+            await self._store(FULFILLMENTS, rows, poison, checked=order_id)
 
     async def _retry_quarantined(self) -> None:
         for due in await self._state.quarantine_due(MOST_RETRIES):

@@ -193,8 +193,9 @@ def around(row: Any) -> Query | None:
 
 def window(query: Query, number: int) -> str:
     """Name a record that no page shows: where it lies, and which of those that lie there it is."""
+    order = f"of order {query['orderId']}, " if "orderId" in query else ""
     start, end = query.get("createDateStart", "the beginning"), query.get("createDateEnd", "the end")
-    return f"created from {start} to {end}" + (f", number {number}" if number > 1 else "")
+    return f"{order}created from {start} to {end}" + (f", number {number}" if number > 1 else "")
 
 
 def upper_mark(*, asked_at: datetime, answered_at: datetime | None, elapsed_s: float) -> datetime:

@@ -129,7 +129,7 @@ class _Trail:
 
     def name(self, poison: list[Poison], query: Query) -> list[Poison]:
         """Say where each poison lies: after which record and before which, in the order of creation."""
-        bounds = {name: value for name, value in query.items() if name.endswith(("Start", "DateEnd"))}
+        bounds = {name: value for name, value in query.items() if name.endswith(("Start", "DateEnd", "orderId"))}
         named = []
         for each in poison:
             whole = {**bounds, **each.query}
