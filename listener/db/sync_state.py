@@ -43,7 +43,7 @@ class Batch:
     orders: Sequence[Mapping[str, Any]] = ()
     parcels: Sequence[Mapping[str, Any]] = ()
     unread: Sequence[Mapping[str, Any]] = ()
-    advance: Advance | None = None
+    advances: Sequence[Advance] = ()
     checked: int | None = None
     done: Sequence[int] = ()
     again: Sequence[int] = ()
@@ -132,10 +132,9 @@ class SyncState:
         if batch.is_last:
             rows = await self._fold(conn, [row["order_id"] for row in await self._ask(conn, "left", {})], run)
         quarantined = await self._keep_aside(conn, batch)
-        if batch.advance is not None:
-            cursor = None if batch.advance.cursor is None else json.dumps(batch.advance.cursor)
-            place = {"workflow": batch.advance.workflow, "mark": batch.advance.mark, "cursor": cursor}
-            await self._ask(conn, "advance", place)
+        for each in batch.advances:
+            cursor = None if each.cursor is None else json.dumps(each.cursor)
+            await self._ask(conn, "advance", {"workflow": each.workflow, "mark": each.mark, "cursor": cursor})
         return Stored(changed=changed, unknown=unknown, rows=rows, quarantined=quarantined)
 
     async def _fold(self, conn: Connection, order_ids: Sequence[int], run: Holder) -> int:

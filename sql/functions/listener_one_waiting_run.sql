@@ -18,7 +18,9 @@ BEGIN
         RETURN NEW;
     END IF;
     UPDATE sync_runs AS waiting
-    SET params = listener_merge_sync_params(waiting.params, NEW.params),
+    SET params = listener_merge_sync_params(waiting.params, CASE
+            WHEN NEW.stats -> 'looked_back_minutes' >= NEW.params -> 'lookback_minutes' THEN NEW.params - 'lookback_minutes'
+            ELSE NEW.params END),  -- a look-back that is noted with the lists is not begun again
         reason = least(waiting.reason, NEW.reason)  -- manual before schedule before webhook, as in the alphabet
     WHERE waiting.connector = NEW.connector AND waiting.account = NEW.account AND waiting.status = 'Pending' AND waiting.id <> NEW.id;
     IF FOUND THEN

@@ -41,9 +41,8 @@ class Killed(BaseException):
     """The process is gone, in the middle of a call."""
 
 
-def nights(now: datetime) -> tuple[datetime, ...]:
-    """Beginnings in the past: an hour before the clocks went back, and forward, and an ordinary noon."""
-    year = now.year - 1
+def nights(year: int) -> tuple[datetime, ...]:
+    """Beginnings: an hour before the clocks go back, and forward, and an ordinary noon."""
     sundays = [
         day for n in range(300) if (day := datetime(year, 3, 1, 9, 15, tzinfo=UTC) + timedelta(days=n)).weekday() == 6
     ]
@@ -55,7 +54,8 @@ def nights(now: datetime) -> tuple[datetime, ...]:
 @dataclass
 class History:
     """One history. has_late: rows arrive with old times, which only a look further back finds. has_skew: ShipStation's
-    clock is set back now and then, by less than the overlap. most_calls: of one cycle. moves: the key is exchanged."""
+    clock is set back now and then, by less than the overlap. most_calls: of one cycle. moves: the key is exchanged.
+    is_ahead: of our clock, theirs; else it is behind."""
 
     shop: Station
     sandbox: Sandbox
@@ -64,6 +64,7 @@ class History:
     has_skew: bool = False
     most_calls: int = 10_000
     moves: bool = False
+    is_ahead: bool = False
     latest_s: float = 0.0
     numbers: list[str] = field(default_factory=list)
     touched: dict[int, float] = field(default_factory=dict)
@@ -77,7 +78,8 @@ class History:
 
     def begin(self) -> None:
         """Start at one of the three times, with a few orders."""
-        at = self.rng.choice(nights(datetime.now(UTC)))
+        year = datetime.now(UTC).year
+        at = self.rng.choice(nights(year + 1 if self.is_ahead else year - 1))
         self.sandbox.clock.offset_s = at.timestamp() - self.sandbox.clock.source()
         for _ in range(self.rng.randint(3, 7)):
             self.create()

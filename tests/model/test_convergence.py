@@ -33,6 +33,7 @@ async def test_every_history_ends_with_what_shipstation_says(
                     has_skew=seed % 5 == 1,
                     most_calls=(10_000, 12, 10_000, 7)[seed % 4],
                     moves=seed % 7 == 3,
+                    is_ahead=seed % 11 == 4,
                 )
                 try:
                     await history.run()

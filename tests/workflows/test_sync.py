@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
 import anyio
@@ -18,6 +19,7 @@ from listener.core.errors import Rejected
 from listener.core.events import Trouble
 from listener.core.outcome import Done, Fail, Release
 from listener.db.sync_state import Batch, Holder, SyncState
+from listener.workflows.pacific import read_pacific
 from listener.workflows.sync.plan import ORDERS, as_bound, as_end
 from listener.workflows.sync.retention import Retention
 from listener.workflows.sync.rows import read_rows
@@ -254,9 +256,9 @@ async def test_a_run_that_may_make_no_more_calls_keeps_the_watermark_and_the_nex
     shop: Station, api: Client
 ) -> None:
     shop.upload(*map(str, range(40)))
-    first = await shop.sync(batch_size=10, max_pages=2)
-    assert (first["complete"], first["read"], first["calls"]) == (False, 20, 2)
-    assert shop.marks() == {"orders": None}
+    first = await shop.sync(batch_size=10, max_pages=3)  # one of them asks for their time
+    assert (first["complete"], first["read"], first["calls"]) == (False, 20, 3)
+    assert shop.marks() == dict.fromkeys(("orders", "shipments", "voids", "fulfillments"))
     [(cursor,)] = shop.database.execute("SELECT cursor FROM polling_state WHERE workflow = 'shipstation orders'")
     assert (cursor["created"], cursor["skip"], cursor["count"]) == (cursor["created"], 20, 40)
 
@@ -280,8 +282,68 @@ async def test_a_short_lookback_leaves_no_gap(shop: Station, api: Client) -> Non
     assert shop.row("1")["fulfillment_status"] == "awaiting_shipment"
 
 
-async def test_a_list_that_shrank_while_it_was_read_is_read_again(shop: Station, api: Client) -> None:
+async def test_a_look_back_that_is_cut_off_before_a_list_is_begun_is_kept_for_it(shop: Station, api: Client) -> None:
+    await shop.sync()
+    shop.upload(*map(str, range(20)))
+    for number in range(20):
+        ship = {"orderNumber": str(number), "trackingNumber": f"F{number}", "fulfillment": True}
+        api.control("POST", "ship", {**ship, "createDate": wall(datetime.now(UTC) - timedelta(days=30))})
+
+    first = await shop.sync(lookback_minutes=60 * 24 * 60, batch_size=10, max_pages=2)
+
+    assert (first["complete"], "looked_back_minutes" in first) == (False, False)
+    done = await shop.sync(reason="schedule")
+    assert done["complete"]
+    assert shop.row("1")["tracking_number"] == "F1"
+    await shop.sync(reason="schedule")
+    assert shop.database.execute("SELECT count(*) FROM polling_state WHERE cursor IS NOT NULL") == [(0,)]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_run_that_goes_on_reads_no_list_a_second_time(shop: Station, api: Client, *, waits: bool) -> None:
+    """Else a look-back whose first lists fill an operation_timeout would begin with them again and again."""
+    await shop.sync()
+    shop.upload("1", "2", "3")
+    api.fault({"status": 503, "count": 1, "path": "/shipments"})
+    job = await shop.claim(lookback_minutes=600)
+    if waits:  # the scheduled one, to which goes what the other has not done
+        shop.database.execute("INSERT INTO sync_runs (account, reason) VALUES (%s, 'schedule')", [ACCOUNT])
+    (outcome,) = await shop.handler()([job])
+    assert isinstance(outcome, Release)
+    await shop.settle(job, outcome)
+
+    await shop.run()
+
+    requests = api.control("GET", "requests?last=1000")["requests"]
+    bounds = [parse_qs(each["query"])["modifyDateStart"][0] for each in requests if each["path"] == "/orders"]
+    hours = [(datetime.now(UTC) - read_pacific(bound)) // timedelta(hours=1) for bound in bounds[-2:]]
+    assert hours == [10, 0]
+    assert shop.database.execute("SELECT count(*) FROM polling_state WHERE cursor IS NOT NULL") == [(0,)]
+
+
+async def test_a_look_back_is_by_their_clock_where_that_is_behind(shop: Station, api: Client) -> None:
+    ahead_s = -40_000_000
+    api.control("PUT", "clock", {"offset_s": ahead_s - 5 * 86_400})
+    shop.upload("1", "2")
+    api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": "one"})
+    api.control("POST", "ship", {"orderNumber": "2", "trackingNumber": "two", "fulfillment": True})
+    api.control("PUT", "clock", {"offset_s": ahead_s})
+
+    await shop.sync()
+
+    assert (shop.row("1")["tracking_number"], shop.row("2")["tracking_number"]) == ("one", "two")
+    late = {"createDate": wall(datetime.now(UTC) + timedelta(seconds=ahead_s - 86_400))}
+    api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": "late", "fulfillment": True, **late})
+    await shop.sync(lookback_minutes=2_880)
+    assert shop.row("1")["tracking_number"] == "late"
+
+
+async def test_a_list_that_shrank_while_it_was_read_is_read_again_from_there_on(shop: Station, api: Client) -> None:
+    """Only from there on: else a look-back of many cycles would never end where orders are deleted now and then."""
     shop.upload(*map(str, range(30)))
+    for number in range(30):
+        made = wall(datetime.now(UTC) - timedelta(minutes=60 - number))
+        api.control("POST", "edit", {"orderNumber": str(number), "set": {}, "createDate": made})
     inner, calls = shop.shipstation, 0
 
     class Deletes:
@@ -290,7 +352,7 @@ async def test_a_list_that_shrank_while_it_was_read_is_read_again(shop: Station,
         async def list_page(self, path: str, name: str, query: Any, **more: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls == 2:
+            if calls == 3:
                 first = api.get("/orders", sortBy="CreateDate")["orders"][0]
                 api.http.delete(f"/orders/{first['orderId']}")
             return await inner.list_page(path, name, query, **more)
@@ -301,11 +363,9 @@ async def test_a_list_that_shrank_while_it_was_read_is_read_again(shop: Station,
     shop.client = Deletes()  # type: ignore[assignment]
     stats = await shop.sync(batch_size=10)
 
-    assert stats["complete"] is False
-    assert shop.marks()["orders"] is None
-    await shop.sync()
-    missing = shop.database.execute("SELECT order_number FROM orders_inbox WHERE fulfillment_status IS NULL")
-    assert missing == []
+    assert (stats["complete"], shop.read()) == (True, {str(number) for number in range(30)})
+    assert shop.marks()["orders"] is not None
+    assert shop.calls().count("GET /orders") == 7  # the test's own, one for their time, three pages, two from there on
 
 
 # --- records that cannot be read -------------------------------------------------------------------------------------
@@ -418,8 +478,9 @@ async def test_an_order_that_leaves_a_second_while_cycles_go_through_it_loses_no
 ) -> None:
     """The one behind it moves onto the pages that were read."""
     shop.upload(*map(str, range(30)))
-    shop.most_calls = 1
+    shop.most_calls = 2  # one of them asks for their time
     await shop.sync(reason="schedule", batch_size=10)
+    shop.most_calls = 1
     first = api.get("/orders", sortBy="CreateDate")["orders"][0]
     api.http.delete(f"/orders/{first['orderId']}")
     while (await shop.sync(reason="schedule", batch_size=10))["read"]:
@@ -667,7 +728,7 @@ async def test_an_api_that_answers_500_to_everything_costs_nobody_anything(shop:
 
 async def test_a_row_that_cannot_be_stored_costs_only_itself(shop: Station, api: Client) -> None:
     shop.upload("1", "2")
-    api.fault({"null_fields": ["orderStatus"], "count": 1, "path": "/orders"})
+    api.fault({"null_fields": ["orderStatus"], "count": 2, "path": "/orders"})  # the first call asks for their time
 
     stats = await shop.sync()
 
@@ -712,12 +773,16 @@ async def test_a_run_that_lost_its_claim_writes_nothing(shop: Station, api: Clie
             shop.database.execute("UPDATE sync_runs SET claim_id = claim_id + 1")
             return await inner.list_page(*args, **more)
 
+        def __getattr__(self, name: str) -> Any:
+            return getattr(inner, name)
+
     shop.client = Loses()  # type: ignore[assignment]
     (outcome,) = await shop.handler()([job])
 
     assert isinstance(outcome, Release)
     assert shop.row("1")["fulfillment_status"] is None
-    assert shop.marks() == {}
+    assert set(shop.marks().values()) == {None}
+    assert shop.database.execute("SELECT count(*) FROM polling_state WHERE cursor ? 'upper'") == [(0,)]
 
 
 @pytest.mark.parametrize(
@@ -771,7 +836,7 @@ async def test_figures_add_up_over_the_claims_of_one_run(shop: Station) -> None:
     (outcome,) = await shop.handler()([job])
 
     assert isinstance(outcome, Done)
-    assert (outcome.values["stats"]["calls"], outcome.values["stats"]["read"]) == (9, 8)
+    assert (outcome.values["stats"]["calls"], outcome.values["stats"]["read"]) == (10, 8)
 
 
 async def test_the_number_of_statements_does_not_depend_on_the_number_of_rows(shop: Station, api: Client) -> None:
@@ -783,6 +848,8 @@ async def test_the_number_of_statements_does_not_depend_on_the_number_of_rows(sh
             return await super()._ask(conn, name, params)
 
     shop.state = Counting(shop.state._pool, account=ACCOUNT)
+    await shop.sync()
+    asked.clear()
     shop.upload("1")
     await shop.sync()
     few, asked[:] = list(asked), []

@@ -72,13 +72,12 @@ class ShipStation(Client):
 
         return await self.account.call(send)
 
-    async def lists_orders(self) -> bool:
-        """GET a list that no order is in: tells a 500 of the API from a record's. Raises Unavailable."""
+    async def empty_page(self) -> Page | None:
+        """GET a list that no order is in; None when even that is answered with 500. Raises Unavailable."""
         try:
-            await self.list_page("/orders", "orders", {"modifyDateStart": "2999-01-01 00:00:00", "pageSize": 1})
+            return await self.list_page("/orders", "orders", {"modifyDateStart": "2999-01-01 00:00:00", "pageSize": 1})
         except Broken:
-            return False
-        return True
+            return None
 
     async def subscribe(self, url: str, event: str, name: str) -> int:
         """POST /webhooks/subscribe for all stores; returns its id. Raises Unavailable, Rejected, Broken."""

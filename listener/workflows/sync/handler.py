@@ -17,12 +17,14 @@ from listener.core.outcome import Done, Fail, Outcome, Release, Snooze
 from listener.db.sync_runs import Begun, SyncRuns
 from listener.db.sync_state import Advance, Batch, Holder, SyncState, added
 from listener.workflows.sync import plan
-from listener.workflows.sync.plan import FEEDS, FULFILLMENTS, ORDERS, Feed, Mark, Params, Pass
-from listener.workflows.sync.reader import Client, OutOfCalls, OutOfTime, Part, Poison, Reader
+from listener.workflows.sync.plan import FEEDS, FULFILLMENTS, ORDERS, Feed, Mark, Params
+from listener.workflows.sync.reader import Client, OutOfCalls, OutOfTime, Poison, Reader
 from listener.workflows.sync.rows import read_rows
 
 # Calls of one run for single orders whose fulfillments may be void, and for records in quarantine.
 MOST_SUSPECTS, MOST_RETRIES = 10, 3
+# The figure of a run that is not done yet: so many minutes of look-back are noted with the lists.
+LOOKED_BACK = "looked_back_minutes"
 
 
 class WithdrawsPermit(Protocol):
@@ -74,7 +76,7 @@ class Sync:
         reader = Reader(self._client, now=begun.now, most_calls=most, size=params.batch_size)
         cycle = Cycle(job, params, begun, reader, self._state, self._base_url)
         try:
-            await cycle.run(await self._marks(), now=begun.now)
+            await cycle.run(await self._marks())
         except OutOfTime:
             if not params.dry_run:  # which leaves nothing behind from where it could go on
                 return Snooze(0.0, "more than one operation_timeout of pages; goes on")
@@ -86,7 +88,7 @@ class Sync:
             return Release(str(error)) if isinstance(error, ClaimLost) else Fail(str(error))
         if not reader.calls:
             await self._gate.withdraw()
-        figures = cycle.figures()
+        figures = {name: figure for name, figure in cycle.figures().items() if name != LOOKED_BACK}
         self._publish(
             CycleEnded(connector="shipstation", account=self._account, reason=job.row["reason"], stats=figures)
         )
@@ -126,7 +128,7 @@ class Cycle:
         """Return what the run has done, this claim and earlier ones together."""
         return {**self._stats, "calls": self._calls_before + self.reader.calls}
 
-    async def run(self, marks: Mapping[Feed, Mark], *, now: Any) -> None:
+    async def run(self, marks: Mapping[Feed, Mark]) -> None:
         """Read everything that is asked for. Raises Unavailable, Rejected, OutOfCalls, OutOfTime, ClaimLost."""
         urls = dict.fromkeys(self._params.urls)
         is_flood = (
@@ -135,40 +137,42 @@ class Cycle:
         for url in () if is_flood else urls:
             await self._read_url(url)
         if is_flood or self._job.row["reason"] != "webhook":
-            lookback = self._params.lookback_minutes
+            marks = {**marks, **await self._owe(marks)}
             before = self._stats.get("changed", 0)
-            is_whole = await self._read_feed(ORDERS, marks, now, lookback)
+            await self._read_feed(ORDERS, marks)
             is_eventful = self._stats.get("changed", 0) > before
-            for feed in plan.further(is_eventful, lookback is not None, marks):
-                is_whole = await self._read_feed(feed, marks, now, lookback) and is_whole
+            for feed in plan.further(is_eventful, marks):
+                await self._read_feed(feed, marks)
             await self._check_suspects()
             await self._retry_quarantined()
-            self._stats["complete"] = is_whole
-        else:
-            self._stats["complete"] = True
+        self._stats["complete"] = True
         await self._store_batch(Batch(list="", is_last=True))
 
-    async def _read_feed(self, feed: Feed, marks: Mapping[Feed, Mark], now: Any, lookback: int | None) -> bool:
-        """Read one list to its end; False when it shrank meanwhile, and the watermark stays for the next time."""
-        reading = plan.begin_pass(feed, marks[feed], now=now, lookback_minutes=lookback)
-        async for part in self.reader.read(reading):
-            await self._store_part(reading, part)
-            if part.is_last:
-                return not part.place.is_shrunk
-        return False
+    async def _owe(self, marks: Mapping[Feed, Mark]) -> Mapping[Feed, Mark]:
+        """Note from when on each list is to be read, once a run: an earlier claim of it may have read some already."""
+        asked = self._params.lookback_minutes
+        if asked is not None and self._stats.get(LOOKED_BACK, 0) >= asked:
+            asked = None
+        if any(mark.at is None and mark.cursor is None for mark in marks.values()):
+            await self.reader.hear()  # no watermark tells of their clock
+        owed = plan.owed(marks, now=self.reader.now, lookback_minutes=asked)
+        if asked is not None:
+            self._stats[LOOKED_BACK] = asked
+        if owed or asked is not None:
+            advances = [Advance(workflow=feed.workflow, mark=None, cursor=mark.cursor) for feed, mark in owed.items()]
+            await self._store_batch(Batch(list="", advances=advances))
+        return owed
 
-    async def _store_part(self, reading: Pass, part: Part) -> None:
-        is_whole = part.is_last and not part.place.is_shrunk
-        await self._store(
-            reading.feed,
-            part.rows,
-            part.poison,
-            advance=Advance(
-                workflow=reading.feed.workflow,
-                mark=part.upper if is_whole else None,
+    async def _read_feed(self, feed: Feed, marks: Mapping[Feed, Mark]) -> None:
+        """Read one list to its end."""
+        reading = plan.begin_pass(feed, marks[feed], now=self.reader.now)
+        async for part in self.reader.read(reading):
+            advance = Advance(
+                workflow=feed.workflow,
+                mark=part.upper if part.is_last else None,
                 cursor=None if part.is_last else reading.cursor(part.upper, part.place),
-            ),
-        )
+            )
+            await self._store(feed, part.rows, part.poison, advance)
 
     async def _read_url(self, url: str) -> None:
         """Read the list that a webhook named; what it cannot name is left to the next poll."""
@@ -222,8 +226,7 @@ class Cycle:
         feed: Feed,
         rows: Sequence[Any],
         poison: Sequence[Poison],
-        *,
-        advance: Advance | None = None,
+        *advances: Advance,
         checked: int | None = None,
         done: Sequence[int] = (),
         again: Sequence[int] = (),
@@ -236,7 +239,7 @@ class Cycle:
             orders=read.records if feed.rows == "orders" else (),
             parcels=() if feed.rows == "orders" else read.records,
             unread=[*unread, *(asdict(each) for each in poison)],
-            advance=advance,
+            advances=advances,
             checked=checked,
             done=done,
             again=again,

@@ -79,7 +79,7 @@ def read_params(document: Any) -> Params | str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """How far a feed has been read: everything up to `at`. cursor: of a pass that has not come to its end."""
+    """How far a feed has been read: everything up to `at`. cursor: of a pass that is owed, or not at its end."""
 
     at: datetime | None = None
     cursor: Mapping[str, Any] | None = None
@@ -91,14 +91,13 @@ class Place:
 
     Without the number, more records of one second than a cycle may read would be met again for ever. open: so many of
     them, the last ones, could not be read, and none behind them was seen. count: records from that second on, when it
-    was asked; fewer now means that some have left the list.
+    was asked; fewer now means that some have left the list, and others may have moved onto what was read.
     """
 
     created: str | None = None
     skip: int = 0
     open: int = 0
     count: int | None = None
-    is_shrunk: bool = False
 
 
 #: Before a list's first record.
@@ -125,27 +124,48 @@ class Pass:
                 query["createDateStart"] = self.place.created
         return query
 
-    def cursor(self, upper: datetime | None, place: Place) -> dict[str, Any] | None:
-        """Write where the next part goes on; None when nothing is known that would be of use."""
-        if upper is None or place == START:
-            return None
-        return {"since": self.since.isoformat(), "upper": upper.isoformat(), **asdict(place)}
+    def cursor(self, upper: datetime | None = None, place: Place = START) -> dict[str, Any]:
+        """Write where the next part goes on; without a place, that the list is still to be begun, and from when on."""
+        since = {"since": self.since.isoformat()}
+        return since if upper is None or place == START else {**since, "upper": upper.isoformat(), **asdict(place)}
 
 
-def begin_pass(feed: Feed, mark: Mark, *, now: datetime, lookback_minutes: int | None) -> Pass:
-    """Plan a pass: from the watermark on, less the overlap, or further back when asked to; or go on with one that was
-    cut off, when it began no later than that."""
-    since = now - FIRST_LOOKBACK if mark.at is None else min(mark.at, now) - OVERLAP
-    if lookback_minutes is not None:
-        since = min(since, now - timedelta(minutes=lookback_minutes))
+def owed(marks: Mapping[Feed, Mark], *, now: datetime, lookback_minutes: int | None) -> dict[Feed, Mark]:
+    """Find the lists that must be read from further back than their watermarks tell: when it is asked for, and the
+    first time. Returns their marks, to be kept until they are begun: a run may be cut off before.
+
+    now: by their clock or ours, whichever is behind.
+    """
+    found = {}
+    for feed, mark in marks.items():
+        former = _read_cursor(feed, mark.cursor)
+        if lookback_minutes is None and (mark.at is not None or former is not None):
+            continue
+        since = _since(mark, now, timedelta(minutes=lookback_minutes or 0))
+        if former is None or former.since > since:
+            found[feed] = Mark(at=mark.at, cursor=Pass(feed=feed, since=since).cursor())
+    return found
+
+
+def begin_pass(feed: Feed, mark: Mark, *, now: datetime) -> Pass:
+    """Plan a pass: from the watermark on, less the overlap; or from where one that is owed, or was cut off, goes on."""
+    since = _since(mark, now, OVERLAP)
     former = _read_cursor(feed, mark.cursor)
     return former if former is not None and former.since <= since else Pass(feed=feed, since=since)
+
+
+def _since(mark: Mark, now: datetime, width: timedelta) -> datetime:
+    """Look back from the watermark, which is of their clock's time too: ours may be ahead of it."""
+    return now - max(FIRST_LOOKBACK, width) if mark.at is None else min(mark.at, now) - max(OVERLAP, width)
 
 
 def _read_cursor(feed: Feed, cursor: Mapping[str, Any] | None) -> Pass | None:
     if cursor is None:
         return None
     try:
+        since = datetime.fromisoformat(cursor["since"]).astimezone(UTC)
+        if cursor.keys() == {"since"}:
+            return Pass(feed=feed, since=since)
         skip, unclosed, count = cursor["skip"], cursor["open"], cursor["count"]
         numbers = [skip, unclosed, 0 if count is None else count]
         if not all(type(number) is int and number >= 0 for number in numbers):
@@ -155,11 +175,9 @@ def _read_cursor(feed: Feed, cursor: Mapping[str, Any] | None) -> Pass | None:
             return None
         return Pass(
             feed=feed,
-            since=datetime.fromisoformat(cursor["since"]).astimezone(UTC),
+            since=since,
             upper=datetime.fromisoformat(cursor["upper"]).astimezone(UTC),
-            place=Place(
-                created=created, skip=skip, open=unclosed, count=count, is_shrunk=cursor["is_shrunk"] is not False
-            ),
+            place=Place(created=created, skip=skip, open=unclosed, count=count),
         )
     except (KeyError, TypeError, ValueError):  # written by a hand or an older release: begin anew
         return None
@@ -206,10 +224,10 @@ def upper_mark(*, asked_at: datetime, answered_at: datetime | None, elapsed_s: f
     return min(asked_at, answered_at - timedelta(seconds=elapsed_s + 1.0))
 
 
-def further(has_changes: bool, is_wide: bool, marks: Mapping[Feed, Mark]) -> tuple[Feed, ...]:
+def further(has_changes: bool, marks: Mapping[Feed, Mark]) -> tuple[Feed, ...]:
     """Choose which lists to read after the orders: all when something happened, else two calls. Voids and fulfillments
     then take turns: they nearly always come with a change of their order."""
-    if has_changes or is_wide or any(marks[feed].at is None or marks[feed].cursor for feed in FEEDS):
+    if has_changes or any(marks[feed].at is None or marks[feed].cursor for feed in FEEDS):
         return (SHIPMENTS, VOIDS, FULFILLMENTS)
     never = datetime.min.replace(tzinfo=UTC)
     return (SHIPMENTS, min((VOIDS, FULFILLMENTS), key=lambda feed: marks[feed].at or never))

@@ -38,8 +38,8 @@ class Client(Protocol):
     ) -> Page:
         """Read one page."""
 
-    async def lists_orders(self) -> bool:
-        """Ask for a list that no record is in."""
+    async def empty_page(self) -> Page | None:
+        """Ask for a list that no record is in; None when even that is answered with 500."""
 
     async def report_down(self, error: Exception) -> Unavailable:
         """Blame the API as a whole; returns what to raise."""
@@ -82,7 +82,8 @@ class Part:
 @dataclass(slots=True, kw_only=True)
 class _Trail:
     """What one pass has met so far. first: position of the first record of the second `created`. end: position behind
-    the last record. open: poison behind which no record was seen yet. total: records of the list."""
+    the last record. open: poison behind which no record was seen yet. total: records of the list. again: where to
+    begin anew, as some have left it."""
 
     asked_at: datetime
     asked_s: float
@@ -92,19 +93,22 @@ class _Trail:
     end: int = 0
     open: list[Poison] = field(default_factory=list)
     total: int | None = None
-    is_shrunk: bool = False
+    again: Place | None = None
     named: Counter[str] = field(default_factory=Counter)
 
     @property
     def place(self) -> Place:
         """Where the next reading goes on."""
-        return Place(
-            created=self.created,
-            skip=self.end - self.first,
-            open=len(self.open),
-            count=None if self.total is None else max(self.total - self.first, 0),
-            is_shrunk=self.is_shrunk,
-        )
+        count = None if self.total is None else max(self.total - self.first, 0)
+        here = Place(created=self.created, skip=self.end - self.first, open=len(self.open), count=count)
+        return here if self.again is None else self.again
+
+    def count(self, total: int) -> None:
+        """Note how many records the list has. With fewer than before, some behind have moved onto what was read: they
+        are of the second of the last record that was, or later."""
+        if self.total is not None and total < self.total and self.end and self.again is None:
+            self.again = Place(created=self.created)
+        self.total = total
 
     def pass_rows(self, rows: list[Any], position: int) -> list[Poison]:
         """Go past rows that were read; returns the poison before them, of which it is known now where it ends."""
@@ -148,6 +152,7 @@ class Reader:
         self._started_s = time.monotonic()
         self._most_calls = most_calls
         self._size = size
+        self._behind: timedelta | None = None
         left_s = anyio.current_effective_deadline() - anyio.current_time()
         self._page_time_s = min(PAGE_TIME_S, left_s / 4)  # a short operation timeout must leave time for a page
 
@@ -156,33 +161,44 @@ class Reader:
         """Calls that this run may still make."""
         return self._most_calls - self.calls
 
+    @property
+    def now(self) -> datetime:
+        """The moment by their clock or ours, whichever is behind; by ours until a reply has told theirs."""
+        return self._clock() - (self._behind or timedelta(0))
+
+    async def hear(self) -> None:
+        """Ask for their time, unless a reply has told it. Raises Unavailable, OutOfCalls, OutOfTime."""
+        if self._behind is None:
+            await self._witness()
+
     async def read(self, reading: Pass) -> AsyncIterator[Part]:
         """Read a list page by page. Raises Unavailable, Rejected, OutOfCalls, OutOfTime."""
-        place = reading.place
-        trail = self._trail(
-            upper=reading.upper,
-            created=place.created,
-            end=place.skip,
-            total=place.count,
-            is_shrunk=place.is_shrunk,
-        )
-        for back in range(place.open, 0, -1):
-            trail.pass_poison(place.skip - back, "the API answered 500 to every page with it")
-        async for part in self._parts(reading.feed, reading.query(), trail):
-            yield part
-            if part.cut is not None:
-                raise part.cut
+        while True:
+            place = reading.place
+            trail = self._trail(upper=reading.upper, created=place.created, end=place.skip, total=place.count)
+            for back in range(place.open, 0, -1):
+                trail.pass_poison(place.skip - back, "the API answered 500 to every page with it")
+            async for part in self._parts(reading.feed, reading.query(), trail):
+                yield part
+                if part.cut is not None:
+                    raise part.cut
+            if trail.again is None:
+                return
+            reading = replace(reading, upper=trail.upper, place=trail.again)
 
     async def sift(self, feed: Feed, query: Query) -> tuple[list[Any], list[Poison]]:
         """Read a whole list that is short, as far as it can be read. Raises as `read` does."""
-        rows: list[Any] = []
-        poison: list[Poison] = []
-        async for part in self._parts(feed, query, self._trail()):
-            if part.cut is not None:
-                raise part.cut
-            rows += part.rows
-            poison += part.poison
-        return rows, poison
+        while True:
+            trail = self._trail()
+            rows: list[Any] = []
+            poison: list[Poison] = []
+            async for part in self._parts(feed, query, trail):
+                if part.cut is not None:
+                    raise part.cut
+                rows += part.rows
+                poison += part.poison
+            if trail.again is None:
+                return rows, poison
 
     async def read_query(self, feed: Feed, query: Query, *, base_url: str | None = None) -> list[Any]:
         """Read a whole list that is short. Raises as `read` does, and Broken."""
@@ -205,7 +221,8 @@ class Reader:
         for page, size in onward(trail.end, self._size):
             part = await self._page(feed, query, (page, size), trail)
             end = page * size
-            part.is_last = part.cut is None and trail.total is not None and end >= trail.total
+            is_at_end = part.cut is None and trail.total is not None and end >= trail.total
+            part.is_last = is_at_end and trail.again is None
             if part.cut is None:
                 trail.end = end
             if part.is_last:
@@ -214,7 +231,7 @@ class Reader:
             part.poison = trail.name(part.poison, query)
             part.upper, part.place = trail.upper, trail.place
             yield part
-            if part.is_last or part.cut is not None:
+            if part.is_last or part.cut is not None or trail.again is not None:
                 return
 
     async def _page(self, feed: Feed, query: Query, place: tuple[int, int], trail: _Trail) -> Part:
@@ -222,7 +239,7 @@ class Reader:
         try:
             await self._read_into(part, feed, query, place, trail)
         except Broken as error:
-            if not await self._witness():
+            if await self._witness() is None:
                 raise await self._client.report_down(error) from error
             try:
                 await self._search(feed, query, place, trail, part, str(error))
@@ -255,18 +272,23 @@ class Reader:
                 answered_at=answer.answered_at and answer.answered_at.astimezone(UTC),
                 elapsed_s=time.monotonic() - trail.asked_s,
             )
-        trail.is_shrunk = trail.is_shrunk or (trail.total is not None and answer.total < trail.total)
-        trail.total = answer.total
+        trail.count(answer.total)
         part.rows += answer.rows
         part.poison += trail.pass_rows(answer.rows, (page - 1) * size)
 
-    async def _witness(self) -> bool:
+    async def _witness(self) -> Page | None:
         self._count()
-        return await self._client.lists_orders()
+        page = await self._client.empty_page()
+        return page and self._heard(page)
 
     async def _call(self, feed: Feed, query: Query, base_url: str | None) -> Page:
         self._count()
-        return await self._client.list_page(feed.path, feed.rows, query, base_url=base_url)
+        return self._heard(await self._client.list_page(feed.path, feed.rows, query, base_url=base_url))
+
+    def _heard(self, page: Page) -> Page:
+        if page.answered_at is not None:
+            self._behind = max(self._clock() - page.answered_at, timedelta(0))
+        return page
 
     def _count(self) -> None:
         if self.calls >= self._most_calls:
