@@ -20,7 +20,7 @@ from listener.core.events import Bus, Checked, ConfigLoaded, Event, OperationEnd
 from listener.core.queue import Limits
 from listener.db.applied import verify_async
 from listener.db.configuration import read_configuration
-from listener.db.polling_metrics import PollingLog
+from listener.db.polling import PollingLog, SurveyStatement
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.db.watch import WatchConnection, announce, read_peers
@@ -30,9 +30,9 @@ from listener.engine.configuration import Configuration
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.executor import Executor
 from listener.engine.polling_metrics import PollingMetrics
-from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
 from listener.engine.supervisor import Supervisor, Worker
+from listener.engine.survey import Survey
 from listener.engine.wake import Wake
 from listener.engine.watch import Watch
 from listener.obs import log as logs
@@ -104,7 +104,7 @@ class Process:
         self.configuration = Configuration(lambda: read_configuration(self.pool), self.bus.publish)
         self.configuration.on_change(self._announce)
         self.slots = Slots(lambda: most(self.live), place=lambda queue: self.live.priority(queue))  # noqa: PLW0108
-        self._rescuer = Rescuer(self.bus.publish)
+        self._survey = Survey(SurveyStatement(self.pool).read, self.bus.publish)
 
     @property
     def live(self) -> LiveConfig:
@@ -159,7 +159,7 @@ class Process:
 
     def assign(self, assignment: Assignment) -> None:
         """Work on a queue; before `run` or while it prepares."""
-        table, limits, wake = assignment.table, assignment.limits, Wake()
+        table, limits, wake = assignment.table, assignment.limits, Wake(self._survey.next_poll)
         name, gate = table.queue.name, assignment.gate
         completer = Completer(
             table,
@@ -182,6 +182,7 @@ class Process:
             executor,
             self.slots,
             wake,
+            self._survey,
             self.bus.publish,
             gate=gate,
             limits=lambda: limits(self.live),
@@ -191,7 +192,7 @@ class Process:
         )
         self.tables.append(table)
         self._dispatchers.append(dispatcher)
-        self._rescuer.add(table, lambda: limits(self.live).timeout_s)
+        self._survey.add(dispatcher, lambda: limits(self.live).timeout_s)
         self.configuration.on_change(self._follower(name, limits, wake, executor))
         self.supervisor.add(Worker(dispatcher=dispatcher, completer=completer))
 
@@ -216,6 +217,7 @@ class Process:
             self.bus.publish,
             is_enabled=lambda: self.live.polling_metrics_enabled,
             names=self._workflows,
+            is_ending=lambda: self.supervisor.state == "stopping",
         )
         self.bus.subscribe(polling.on_event, Checked)
 
@@ -227,7 +229,7 @@ class Process:
             lambda: announce(self.pool),
             lambda: read_peers(self.pool),
             lambda: WatchConnection.open(direct_url, schema=self.env.schema_name),
-            self._rescuer.run_once,
+            self._survey.rescue,
             self.bus.publish,
             on_change=look,
         )
@@ -235,7 +237,7 @@ class Process:
             self.pool,
             direct_url,
             self.slots,
-            self._rescuer,
+            self._survey,
             watch,
             self.bus.publish,
             configuration=self.configuration,

@@ -23,6 +23,11 @@ class Rows:
 async def read_configuration(pool: Pool) -> Rows:
     """Read every row. Raises Unreachable, DatabaseError: never an empty answer for a failed query."""
     [row] = await pool.run(query("configuration", "configuration"), name="configuration")
+    return rows_of(row)
+
+
+def rows_of(row: DictRow) -> Rows:
+    """Make the table of its one row in `configuration`."""
     return Rows(row["version"], [pair for pair in zip(row["keys"], row["values"], strict=True) if pair[0] is not None])
 
 

@@ -93,22 +93,36 @@ class Pool:
         """Where its connections lead, for one beside them."""
         return self._url
 
-    async def run(self, statement: Statement, params: Mapping[str, Any] | None = None, *, name: str) -> list[DictRow]:
+    async def run(
+        self,
+        statement: Statement,
+        params: Mapping[str, Any] | None = None,
+        *,
+        name: str | None,
+        limit_s: float | None = None,
+    ) -> list[DictRow]:
         """Run one statement as one transaction and return its rows.
 
-        name: what holds the connection, shown in pg_stat_activity.application_name while it does.
+        name: what holds the connection, shown in pg_stat_activity.application_name while it does; None = the statement
+        says in its first words what it is, and the connection keeps its name, for another one is another round trip.
+        limit_s: seconds for the whole, the wait for a connection included, when that is to be less than usual.
         Raises Unreachable or DatabaseError.
         """
-        return await self._run(statement, params, name, dict_row)
+        return await self._run(statement, params, name, dict_row, limit_s)
 
     async def fetch(self, statement: Statement, params: Mapping[str, Any], *, name: str) -> list[TupleRow]:
         """The same, with tuples for rows: for many of them."""
         return await self._run(statement, params, name, tuple_row)
 
     async def _run(
-        self, statement: Statement, params: Mapping[str, Any] | None, name: str, rows: AsyncRowFactory[Row]
+        self,
+        statement: Statement,
+        params: Mapping[str, Any] | None,
+        name: str | None,
+        rows: AsyncRowFactory[Row],
+        limit_s: float | None = None,
     ) -> list[Row]:
-        wanted = f"order-listener {name}"[:63]
+        wanted = f"order-listener {name or 'pool'}"[:63]
 
         async def borrow() -> list[Row]:
             async with self._borrow() as conn:
@@ -117,11 +131,11 @@ class Pool:
                 # Not in a pipeline with the statement: a process frozen before its Sync would keep the transaction
                 # open, with the account's row locked for all replicas (seen), and a failed Parse would poison the
                 # connection.
-                if conn.info.parameter_status("application_name") != wanted:
+                if name is not None and conn.info.parameter_status("application_name") != wanted:
                     await conn.execute(query("session", "name_connection"), {"application_name": wanted})
                 return await _fetch(conn, statement, params, rows)
 
-        return await shielded(borrow, limit_s=self._whole_limit_s, url=self._url)
+        return await shielded(borrow, limit_s=self._whole_limit_s if limit_s is None else limit_s, url=self._url)
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]], *, name: str) -> T:
         """Run `work`, a few statements, as one transaction. Raises Unreachable, DatabaseError."""

@@ -84,6 +84,7 @@ class QueueTable:
             label = f"order-listener {queue.name} {name}".replace("%", "%%").replace("*/", "* /")
             return f"/* {label} */ ".encode() + template("queue", name, fields | more).as_bytes(None)
 
+        self._fields = fields
         self._claim = composed("claim")
         self._claim_from = composed("claim", start=template("queue", "start", fields))
         self._settle = composed("settle")
@@ -132,6 +133,11 @@ class QueueTable:
             self._rescue, {"lock_class": self._lock_class, "stale_s": stale_s}, name=self.queue.name
         )
         return int(rows[0]["rows"])
+
+    def survey(self, number: int) -> sql.Composed:
+        """Compose what the safety poll asks about this queue, as the `number`th of those it asks about."""
+        stranded = query("queue", "is_stranded").format(stale_s=query("queue", "nth_stale_s").format(number=number))
+        return template("queue", "survey", self._fields | {"number": sql.Literal(number), "is_stranded": stranded})
 
     async def stranded(self) -> list[dict[str, Any]]:
         """Read the rows of sessions that are gone: job_key, claimed_by, claimed_at as text."""
@@ -237,6 +243,10 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         "start": sql.SQL(""),
         "claim_sequence": sql.Literal("listener_claim_id"),
         "unblocked": _unblocked(queue, _escaped(table)),
+        "alive": query("queue", "alive"),
+        "is_stranded": query("queue", "is_stranded").format(stale_s=sql.Placeholder("stale_s")),
+        "has_bell": query("queue", "has_bell").format(relation=_escaped(sql.Literal(table.as_string(None)))),
+        "number": sql.Literal(1),
     }
 
 

@@ -39,7 +39,8 @@ class Claimed:
 
 
 class Claimer:
-    """One queue's claims. is_stopping: a cancellation from now on is a shutdown, and keeps what a claim brings."""
+    """One queue's claims. is_stopping: a cancellation from now on is a shutdown, and keeps what a claim brings.
+    has_left_some: the last claim left rows that are due, locked by somebody or before those that it looked at."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Claimer:
         limits: Callable[[], Limits],
     ) -> None:
         self.is_stopping = False
+        self.has_left_some = False
         self._table = table
         self._executor = executor
         self._slots = slots
@@ -72,6 +74,10 @@ class Claimer:
         self._session_key, self._crew = session_key, crew
         self._held.clear()  # rows of a former session are not ours any more
         self._last = None
+
+    def held(self) -> list[int]:
+        """Return the claims whose rows are worked on."""
+        return list(self._held)
 
     def forget_locked(self) -> None:
         """Something has changed: a row that is locked now may be another one than before."""
@@ -115,6 +121,7 @@ class Claimer:
         else:
             self._start([[job] for job in claim.jobs], limits)
         self._set_alarms(claim)
+        self.has_left_some = claim.passed_over or is_partial
         if not claim.jobs:
             await self._withdraw()
         claimed = Claimed(claim.jobs, len(claim.jobs) == most, is_partial)
@@ -133,7 +140,7 @@ class Claimer:
 
     async def release_strays(self) -> bool:
         """Give back rows that this session holds and nobody here works on; not while a claim is under way."""
-        count = await self._table.release_strays(session_key=self._session_key, held=list(self._held))
+        count = await self._table.release_strays(session_key=self._session_key, held=self.held())
         if count:
             text = f"gave back {count} rows whose claim or settle was cut"
             self._publish(Trouble(where=f"{self._table.queue.name} claim", error=text))

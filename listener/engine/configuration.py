@@ -4,6 +4,7 @@ The last good configuration stays in force while the database is away: only a su
 """
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import TypeAlias
 
 import anyio
@@ -39,6 +40,7 @@ class Configuration:
         self._told = anyio.Event()
         self._changed = anyio.Event()
         self._turn = anyio.Lock()
+        self._read_at = -inf
 
     def on_change(self, follower: Follower) -> None:
         """Call `follower(before, after)` after each change, also after the first read; it must not block."""
@@ -67,6 +69,13 @@ class Configuration:
         """Read and swap. Raises Unreachable, DatabaseError, and then nothing has changed."""
         async with self._turn:  # an older answer must not replace a newer one
             rows = await self._read()
+            self._read_at = anyio.current_time()
+            self._swap(rows)
+
+    def take(self, rows: Rows, *, read_at: float) -> None:
+        """Swap in what another statement, begun at `read_at` by the event loop's clock, has read along; not when we
+        have read since then, or are about to."""
+        if read_at >= self._read_at and not self._turn.locked():
             self._swap(rows)
 
     async def pause(self, seconds: Callable[[], float]) -> None:

@@ -3,12 +3,9 @@
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-import anyio
-import anyio.lowlevel
-
 from listener.core.budget import Gate, Refusal
 from listener.core.errors import DatabaseError
-from listener.core.events import LookSkipped, Publish, Trouble, Unannounced, Woke
+from listener.core.events import Checked, LookSkipped, Publish, Trouble, Unannounced, Woke
 from listener.core.job import Job
 from listener.core.queue import Limits
 from listener.db.queue import QueueTable
@@ -17,6 +14,7 @@ from listener.engine.claimer import Claimer
 from listener.engine.crew import Crew
 from listener.engine.executor import Executor
 from listener.engine.slots import Slots
+from listener.engine.survey import Survey
 from listener.engine.wake import Wake
 
 # After a failed look: 0.5, 1, 2 … 15 s, so that a broken table does not become a busy loop.
@@ -55,6 +53,7 @@ class Dispatcher:
         executor: Executor,
         slots: Slots,
         wake: Wake,
+        survey: Survey,
         publish: Publish,
         *,
         gate: Gate | None,
@@ -66,6 +65,7 @@ class Dispatcher:
         self.table = table
         self.wake = wake
         self.hears = hears
+        self._survey = survey
         self._executor = executor
         self._slots = slots
         self._publish = publish
@@ -76,8 +76,8 @@ class Dispatcher:
         self._bell: Bell | None = None
         self._unheeded_rings = 0
         self._claimer = Claimer(table, executor, slots, wake, publish, gate=gate, limits=limits)
-        self._has_strays = False
-        self._strays_at = 0.0
+        self._has_strays = self._was_quiet = False
+        self._found: Found | None = None
         self._troubles = 0
         self._last_trouble = ""
         slots.on_freed(self.name, self.slot_freed)
@@ -104,26 +104,38 @@ class Dispatcher:
             self._bell.owes = True
         self.wake.ring("peer")
 
+    def held(self) -> list[int]:
+        """Claims whose rows are worked on here."""
+        return self._claimer.held()
+
+    def asks_bell(self) -> bool:
+        """Whether we sleep by another one's bell, or by none."""
+        return self._bell is not None and not self._bell.is_on and self.hears()
+
+    def suspect_strays(self) -> None:
+        """Our session may hold rows that nobody here works on: ask with the next look. A poll wakes who is quiet."""
+        self._has_strays = True
+
     async def run(self, session_key: int, crew: Crew, bell: Bell) -> None:
         """Look at every wake until stopped. Handler calls join the `crew`. Raises SessionLost."""
         self._bell = bell
         self._claimer.begin(session_key, crew)
-        self._strays_at = anyio.current_time() + self._poll_s()
+        self._found = None
         self.wake.ring("start")
         while not self._claimer.is_stopping:
             reasons = await self.wake.wait(self._poll_s)
             for reason in reasons:
                 self._publish(Woke(queue=self.name, reason=reason))
-            self._strays_at = min(self._strays_at, anyio.current_time() + self._poll_s())  # it may be shorter now
+            if reasons == {"poll"} and await self._has_nothing_to_do():
+                continue
             try:
-                # by the clock, not by the reason: a queue that is never quiet is never woken by the poll
-                if self._has_strays or anyio.current_time() >= self._strays_at:
+                # also in a queue that is never quiet, and so is never woken by the poll
+                if self._has_strays:
                     bell.owes |= await self._claimer.release_strays()
                     self._has_strays = False
-                    self._strays_at = anyio.current_time() + self._poll_s()
-                found = await self._look(bell, reasons)
+                self._found = await self._look(bell, reasons)
                 self._troubles = 0
-                await self._rest(bell, found)
+                await self._rest(bell, self._found)
             except DatabaseError as error:
                 self._has_strays = True  # the claim may have been committed although its reply was lost
                 self._publish(Trouble(where=f"{self.name} claim", error=str(error)))
@@ -136,6 +148,22 @@ class Dispatcher:
         bell.silence()
         bell.owes = True  # what only we knew of, a retry or the look after arming, is theirs from now on
         await bell.call_others()
+
+    async def _has_nothing_to_do(self) -> bool:
+        """Ask the survey, at a poll, whether a look would find or mend anything; only then it is worth its statements.
+        Whoever had work that it could not take, or trouble, looks for itself."""
+        if self._found is not Found.NOTHING or self._troubles or not self._limits().enabled:
+            return False
+        try:
+            finding, duration_s = await self._survey.ask(self.name, every_s=self._poll_s())
+        except DatabaseError:  # told by the safety poll; whether it is this queue's own our look will show
+            return False
+        if finding.next_due_s == 0 or self._has_strays or (self.asks_bell() and not finding.has_bell):
+            return False
+        if finding.next_due_s is not None:
+            self.wake.ring_in(max(finding.next_due_s, 0.001))
+        self._publish(Checked(queue=self.name, claimed=0, waiting=0, duration_s=duration_s))
+        return True
 
     async def _rest(self, bell: Bell, found: Found) -> None:
         """Before we sleep: whoever commits from now on must wake somebody, unless we look again by ourselves."""
@@ -162,6 +190,7 @@ class Dispatcher:
 
     async def _look(self, bell: Bell, reasons: frozenset[str]) -> Found:
         """Claim until nothing is due, no slot is free or the gate refuses."""
+        self._was_quiet = self._found is Found.NOTHING and not self._claimer.has_left_some
         if reasons - _HEARD_BY_ALL:
             bell.has_news()
         if reasons != {"due"}:
@@ -202,7 +231,7 @@ class Dispatcher:
         self._heed(bell, is_late=self.wake.is_rung("notify"))
         if claimed.jobs:
             bell.found_work()
-        if is_first and reasons == {"poll"} and self.hears():
+        if is_first and reasons == {"poll"} and self.hears() and self._was_quiet:
             self._tell_unannounced(claimed.jobs, bell)
         if claimed.is_full or (claimed.is_partial and not self._claimer.postpones(is_asleep=bell.is_on)):
             return None

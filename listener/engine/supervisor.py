@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import anyio
@@ -33,8 +32,8 @@ from listener.engine.completer import Completer
 from listener.engine.configuration import Configuration
 from listener.engine.crew import Crew
 from listener.engine.dispatcher import Dispatcher
-from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
+from listener.engine.survey import Survey
 from listener.engine.watch import Watch
 
 RECONNECT = Backoff(base_s=0.2, cap_s=10.0)
@@ -64,7 +63,7 @@ class Supervisor:
         pool: Pool,
         direct_url: str,
         slots: Slots,
-        rescuer: Rescuer,
+        survey: Survey,
         watch: Watch,
         publish: Publish,
         *,
@@ -81,7 +80,7 @@ class Supervisor:
         self._direct_url = direct_url
         self._workers: dict[str, Worker] = {}
         self._slots = slots
-        self._rescuer = rescuer
+        self._survey = survey
         self._watch = watch
         self._publish = publish
         self._configuration = configuration
@@ -212,7 +211,8 @@ class Supervisor:
         await self._verify()
         await session.self_test(self._pool)
         await self._configuration.reload()
-        await self._rescuer.run_once()
+        await self._survey.rescue()
+        self._survey.begin(session.key)
         self._has_connected, self._failures, self._former = True, 0, None
         self.state, self.detail = "connected", f"session {session.key}"
         recovered_s = None if self._lost_at is None else time.monotonic() - self._lost_at
@@ -232,25 +232,26 @@ class Supervisor:
         """With each safety poll: is the lease still ours, is the configuration, are there rows of the dead?"""
         next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
         while True:
-            jitter = random.uniform(0.9, 1.1)  # replicas do not march in step
-            await self._configuration.pause(
-                partial(lambda j: j * self._configuration.live.fast_polling_interval, jitter)
-            )
+            await self._survey.until_poll(self._configuration)
             await session.check()
-            # each by itself: rows of the dead are given back also while the configuration cannot be read
-            await self._survive(self._configuration.reload())
-            await self._survive(self._rescuer.run_once())
+            if not await self._survive(self._survey.poll(self._configuration)):
+                await session.check()
+                # each by itself: rows of the dead are given back also while the configuration cannot be read
+                await self._survive(self._configuration.reload())
+                await self._survive(self._survey.rescue())
             if anyio.current_time() >= next_self_test and not self._slots.active:
                 await self._survive(session.self_test(self._pool))
                 next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
 
-    async def _survive(self, chore: Awaitable[object]) -> None:
+    async def _survive(self, chore: Awaitable[object]) -> bool:
         try:
             await chore
         except Pooled as error:
             raise SessionLost(str(error)) from error
         except DatabaseError as error:
             self._publish(Trouble(where="safety poll", error=str(error)))
+            return False
+        return True
 
     async def _shut_down(self, crew: Crew, settling: anyio.CancelScope) -> None:
         await self._stopping.wait()

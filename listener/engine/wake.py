@@ -6,10 +6,19 @@ from math import inf
 import anyio
 
 
-class Wake:
-    """The alarm clock of one dispatcher. Times are the event loop's monotonic seconds."""
+def in_full(started_at: float, poll_s: float) -> float:
+    """Return when the poll is due of who has been asleep since `started_at`."""
+    return started_at + poll_s
 
-    def __init__(self) -> None:
+
+class Wake:
+    """The alarm clock of one dispatcher. Times are the event loop's monotonic seconds.
+
+    poll_at: when the poll is due, from the sleep's start and the seconds between two polls.
+    """
+
+    def __init__(self, poll_at: Callable[[float, float], float] = in_full) -> None:
+        self._poll_at = poll_at
         self._reasons: set[str] = set()
         self._event = anyio.Event()
         self._due_at = inf
@@ -39,11 +48,11 @@ class Wake:
         self._due_at = inf
 
     async def wait(self, poll_s: Callable[[], float]) -> frozenset[str]:
-        """Sleep until a ring, the alarm or `poll_s()` seconds from now; return why."""
+        """Sleep until a ring, the alarm or the next poll, `poll_s()` seconds from now at the latest; return why."""
         started_at = anyio.current_time()
         while not self._reasons:
             self._event = anyio.Event()
-            poll_at = started_at + poll_s()
+            poll_at = self._poll_at(started_at, poll_s())
             until = min(self._due_at, poll_at)
             with anyio.move_on_at(until) as scope:
                 await self._event.wait()

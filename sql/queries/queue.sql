@@ -133,19 +133,12 @@ RETURNING q.{key} AS job_key, o.claim_id, q.status = {ready} AND q.scheduled_at 
 -- pg_locks is read once and the table once: joined to itself it took 0.9 s for 1,500 rows, growing with their square.
 -- claimed_at: a row that another rescue freed and a newcomer claimed meanwhile is not an orphan of the old list.
 WITH alive AS MATERIALIZED (
-    SELECT l.objid::bigint AS session_key
-    FROM pg_catalog.pg_locks AS l
-    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
-      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-      AND l.classid = %(lock_class)s::bigint::oid
+    {alive}
 ), freed AS MATERIALIZED (
     SELECT q.{key} AS row_key, q.claimed_by IS NULL OR q.claimed_by NOT IN (SELECT session_key FROM alive) AS is_orphan
     FROM {table} AS q
     WHERE q.status = 'Processing' AND q.claim_id IS NOT NULL
-      AND ((q.claimed_by IS NULL OR q.claimed_by NOT IN (SELECT session_key FROM alive))
-           AND coalesce(q.claimed_at, '-infinity') < statement_timestamp()
-           OR coalesce(q.claimed_at, '-infinity') < now() - make_interval(secs => %(stale_s)s)
-           OR q.claimed_at = 'infinity')
+      AND {is_stranded}
     FOR UPDATE OF q SKIP LOCKED
 ), rescued AS (
     UPDATE {table} AS q
@@ -160,6 +153,55 @@ WITH alive AS MATERIALIZED (
     SELECT count(*) AS rows FROM rescued
 )
 SELECT rows, CASE WHEN rows > 0 THEN pg_notify('listener_wake', {table_name} || chr(9) || 'listener') IS NULL END AS rung FROM counted;
+
+-- name: alive
+-- Not a statement: the keys of the sessions that live.
+SELECT l.objid::bigint AS session_key
+FROM pg_catalog.pg_locks AS l
+WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+  AND l.classid = %(lock_class)s::bigint::oid
+
+-- name: is_stranded
+-- Not a statement: the condition of a row that `rescue` gives back; `alive` is read only when there is a row in work.
+((q.claimed_by IS NULL OR q.claimed_by NOT IN (SELECT session_key FROM alive))
+ AND coalesce(q.claimed_at, '-infinity') < statement_timestamp()
+ OR coalesce(q.claimed_at, '-infinity') < now() - make_interval(secs => {stale_s})
+ OR q.claimed_at = 'infinity')
+
+-- name: nth_stale_s
+-- Not a statement: each queue has its own timeout.
+(%(stale_s)s::float8[])[{number}]
+
+-- name: survey
+-- What the safety poll asks about one queue; a part of the one statement that asks about all (`polling.sql`), where it
+-- is the {number}th. No locks. next_due_s: seconds until the first ready row is due, 0 = there is one that is due,
+-- null = there is none; hops like the claim, two index descents for each priority. has_stranded: `rescue` would give
+-- rows back. has_strays: rows are held by our session under a claim that is not in held. has_bell: a session that lives
+-- has the doorbell on; null = not asked. (CASE: pg_locks is read only when it is asked, or when there is a row in work.)
+WITH RECURSIVE alive AS MATERIALIZED (
+    {alive}
+), first AS (
+    (SELECT q.priority, q.scheduled_at FROM {table} AS q
+     WHERE q.status = {ready} ORDER BY q.status, q.priority, q.scheduled_at LIMIT 1)
+    UNION ALL
+    SELECT later.priority, later.scheduled_at
+    FROM first CROSS JOIN LATERAL (
+        SELECT q.priority, q.scheduled_at FROM {table} AS q
+        WHERE q.status = {ready} AND (q.status, q.priority) > ({ready}, first.priority)
+        ORDER BY q.status, q.priority, q.scheduled_at LIMIT 1
+    ) AS later
+)
+SELECT {number} AS number,
+       (SELECT CASE WHEN min(first.scheduled_at) <= now() THEN 0
+                    ELSE extract(epoch FROM min(nullif(first.scheduled_at, 'infinity')) - clock_timestamp()) END::float8
+        FROM first) AS next_due_s,
+       EXISTS (SELECT FROM {table} AS q
+               WHERE q.status = 'Processing' AND q.claim_id IS NOT NULL AND {is_stranded}) AS has_stranded,
+       EXISTS (SELECT FROM {table} AS q
+               WHERE q.status = 'Processing' AND q.claimed_by = %(session_key)s AND q.claim_id IS NOT NULL
+                 AND q.claim_id <> ALL ((%(held)s::text[])[{number}]::bigint[])) AS has_strays,
+       CASE WHEN (%(asks_bell)s::boolean[])[{number}] THEN {has_bell} END AS has_bell
 
 -- name: stranded
 -- For a person: the rows whose session is gone, which `rescue` would give back, oldest claim first. No locks.
@@ -197,16 +239,20 @@ SELECT pg_notify('listener_wake', {table_name} || chr(9) || 'listener');
 -- (CASE: one after the other.)
 SELECT CASE
     WHEN pg_try_advisory_lock(1869374562, {relation}::regclass::oid::integer) THEN 'held'
-    WHEN EXISTS (
-        SELECT FROM (
-            SELECT bool_or(classid = 1869374562::oid AND objid = {relation}::regclass::oid) AS has_bell,
-                   bool_or(classid <> 1869374562::oid) AS has_lease
-            FROM pg_catalog.pg_locks
-            WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND mode = 'ExclusiveLock'
-              AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-            GROUP BY pid) AS session
-        WHERE has_bell AND has_lease) THEN 'elsewhere'
+    WHEN {has_bell} THEN 'elsewhere'
     ELSE 'busy' END AS bell;
+
+-- name: has_bell
+-- Not a statement: a session that lives has the doorbell on.
+EXISTS (
+    SELECT FROM (
+        SELECT bool_or(classid = 1869374562::oid AND objid = {relation}::regclass::oid) AS has_bell,
+               bool_or(classid <> 1869374562::oid) AS has_lease
+        FROM pg_catalog.pg_locks
+        WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND mode = 'ExclusiveLock'
+          AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+        GROUP BY pid) AS session
+    WHERE has_bell AND has_lease)
 
 -- name: silence
 -- Turn our doorbell off: from now on writers ring nobody.

@@ -17,6 +17,7 @@ from listener.core.job import Job, Settlement
 from listener.core.outcome import Done, Outcome
 from listener.core.queue import Limits, Queue
 from listener.core.retry import Backoff
+from listener.db.polling import SurveyStatement
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.db.session import Session
@@ -26,6 +27,7 @@ from listener.engine.crew import Crew
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.executor import Executor, Handler
 from listener.engine.slots import Slots
+from listener.engine.survey import Survey
 from listener.engine.wake import Wake
 from listener.workflows.queues import UPLOAD
 
@@ -82,6 +84,7 @@ class Bench:
         self.table = table or QueueTable(pool, queue)
         self.slots = slots or Slots(lambda: 100)
         self.wake = Wake()
+        self.survey = Survey(SurveyStatement(pool).read, self.events.append)
         self.completer = Completer(
             self.table,
             self.events.append,
@@ -104,6 +107,7 @@ class Bench:
             self.executor,
             self.slots,
             self.wake,
+            self.survey,
             self.events.append,
             gate=gate,
             limits=lambda: self.limits,
@@ -111,6 +115,7 @@ class Bench:
             hears=lambda: self.hears,
             spares_writers=lambda: self.spares_writers,
         )
+        self.survey.add(self.dispatcher, lambda: self.limits.timeout_s)
 
     def of(self, kind: type[E]) -> list[E]:
         """Return the events of one kind."""
@@ -121,6 +126,7 @@ class Bench:
         """Run it for the block; yields the calls under way. At its end they are cancelled, and outcomes are written."""
         async with anyio.create_task_group() as group:
             group.start_soon(self.completer.run)
+            self.survey.begin(SESSION)
             async with Crew.gathered() as crew:
                 if dispatches:
                     group.start_soon(self._dispatch, group, crew, await self.bell(group))

@@ -31,6 +31,8 @@ UNPREPARED = {
         ("create_schema", "script_head", "create_books", "drop_index"), "a command, run by `listener migrate`"
     ),
     "start": "a part of claim",
+    **dict.fromkeys(("is_stranded", "nth_stale_s", "has_bell"), "a part of survey, prepared with it"),
+    "survey_all": "made of the surveys of all queues, which tests/engine runs",
     "limit_locks": "a command, run by `listener attach`",
 }
 #: Values for the fields of templates, where they are not a queue's.

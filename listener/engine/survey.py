@@ -1,0 +1,165 @@
+"""The survey: one question, with each safety poll, for all queues of the process: is there anything to do?
+
+While there is not, that is all that is asked. Each queue's claim, rescue and look for strays by themselves, under their
+names, and the read of the configuration were 1.4 statements a second in an idle process with three queues (measured).
+Also gives back the rows of sessions that are gone.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from math import floor
+from typing import Protocol, TypeAlias
+
+import anyio
+
+from listener.core.errors import DatabaseError
+from listener.core.events import Publish, Rescued
+from listener.db.polling import Finding, Findings, Question
+from listener.db.queue import QueueTable
+from listener.engine.configuration import Configuration
+
+Read: TypeAlias = Callable[[int, Sequence[Question]], Awaitable[Findings]]
+
+# An answer to a question that was asked this long before ours is one to ours, too: polls that fall into one moment.
+_SHARED_S = 1.0
+# A timer may go off so much before its time; the poll it stands for must not come twice.
+_EARLY_S = 0.005
+# Replicas that were started together do not march in step: each one's polls lie earlier by a part of the interval.
+_MOST_PHASE = 0.1
+
+
+class Asker(Protocol):
+    """One queue's dispatcher, as far as the survey asks for it."""
+
+    @property
+    def table(self) -> QueueTable:
+        """The queue."""
+
+    def held(self) -> Collection[int]:
+        """Claims whose rows are worked on here."""
+
+    def asks_bell(self) -> bool:
+        """Whether it matters if anybody has the doorbell on."""
+
+    def suspect_strays(self) -> None:
+        """Our session may hold rows that nobody here works on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    asker: Asker
+    timeout_s: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    began_at: float
+    content: Findings | DatabaseError
+
+
+class Survey:
+    """Looks over all queues that were added. Its rescue is idempotent, so any number of processes may do it at once."""
+
+    def __init__(self, read: Read, publish: Publish) -> None:
+        self._read = read
+        self._publish = publish
+        self._queues: list[_Queue] = []
+        self._session_key = 0
+        self._began_at, self._phase = 0.0, 0.0
+        self._turn = anyio.Lock()
+        self._latest: _Answer | None = None
+
+    def add(self, asker: Asker, timeout_s: Callable[[], float]) -> None:
+        """Look over this queue too; `timeout_s` gives the seconds that one of its handler calls may take now."""
+        self._queues.append(_Queue(asker, timeout_s))
+
+    def begin(self, session_key: int) -> None:
+        """Ask for this session from now on, and begin to count its polls."""
+        self._session_key, self._latest = session_key, None
+        self._began_at, self._phase = anyio.current_time(), random.uniform(0.0, _MOST_PHASE)
+
+    def next_poll(self, after: float, every_s: float) -> float:
+        """Return the first moment after `after` at which all polls of the process that are made `every_s` seconds fall
+        together. Times are the event loop's."""
+        if every_s <= 0:
+            return after
+        passed = floor((after + _EARLY_S - self._began_at) / every_s + self._phase)
+        return self._began_at + (passed + 1 - self._phase) * every_s
+
+    async def ask(self, queue: str, *, every_s: float) -> tuple[Finding, float]:
+        """Return what there is to do in a queue, and the seconds that it took to find out. Raises as `poll` does."""
+        answer = await self._ask(every_s)
+        return answer.queues[queue], answer.duration_s
+
+    async def until_poll(self, configuration: Configuration) -> None:
+        """Wait for the process's own part of the next safety poll; a change of its interval counts at once."""
+        now = anyio.current_time()
+        await configuration.pause(lambda: self.next_poll(now, configuration.live.fast_polling_interval) - now)
+
+    async def poll(self, configuration: Configuration) -> None:
+        """Bring the configuration up to date and rescue, as far as there is anything to rescue.
+
+        Raises Unreachable, DatabaseError; one table that cannot be read is enough.
+        """
+        if not self._queues:
+            await configuration.reload()
+            return
+        findings = await self._ask(configuration.live.fast_polling_interval)
+        if self._latest is not None:
+            configuration.take(findings.configuration, read_at=self._latest.began_at)
+        await self.rescue([name for name, finding in findings.queues.items() if finding.has_stranded])
+
+    async def rescue(self, names: Collection[str] | None = None) -> int:
+        """Rescue the stranded rows of the named queues, of all if None; the database rings for them. Returns how many.
+
+        Raises Unreachable, DatabaseError.
+        """
+        total = 0
+        for queue in self._queues:
+            table = queue.asker.table
+            if names is not None and table.queue.name not in names:
+                continue
+            count = await table.rescue(stale_s=stale_s(queue.timeout_s()))
+            if count:
+                self._publish(Rescued(queue=table.queue.name, count=count))
+            total += count
+        return total
+
+    async def _ask(self, every_s: float) -> Findings:
+        asked_at = anyio.current_time()
+        async with self._turn:
+            latest = self._latest
+            if latest is None or asked_at - latest.began_at > min(_SHARED_S, every_s / 2):
+                latest = self._latest = await self._answer()
+        if isinstance(latest.content, DatabaseError):
+            raise latest.content
+        return latest.content
+
+    async def _answer(self) -> _Answer:
+        began_at = anyio.current_time()
+        questions = [
+            Question(
+                table=queue.asker.table,
+                stale_s=stale_s(queue.timeout_s()),
+                held=queue.asker.held(),
+                asks_bell=queue.asker.asks_bell(),
+            )
+            for queue in self._queues
+        ]
+        try:
+            findings = await self._read(self._session_key, questions)
+        except DatabaseError as error:  # who shares it must not wait for the same trouble again
+            for queue in self._queues:
+                queue.asker.suspect_strays()
+            return _Answer(began_at, error)
+        for queue in self._queues:
+            if findings.queues[queue.asker.table.queue.name].has_strays:
+                queue.asker.suspect_strays()
+        return _Answer(began_at, findings)
+
+
+def stale_s(operation_timeout_s: float) -> float:
+    """Age at which a claim counts as stranded although its session lives: a handler is cancelled at the operation
+    timeout and needs a moment to settle; a tenth of the timeout more, at least 2 s."""
+    return operation_timeout_s + max(2.0, 0.1 * operation_timeout_s)
