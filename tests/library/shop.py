@@ -31,5 +31,8 @@ def write(job: Job) -> None:
     note(job)
 
 
+for name in filter(None, os.environ.get("SHOP_MORE", "").split(",")):
+    app.queue(name)(write)
+
 if __name__ == "__main__":
     app.run()
