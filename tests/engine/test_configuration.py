@@ -94,6 +94,25 @@ async def test_an_older_answer_never_replaces_a_newer_one(held: Held) -> None:
     assert held.configuration.version == 1
 
 
+async def test_what_a_survey_read_along_counts_unless_we_have_read_since_it_began(held: Held) -> None:
+    await held.configuration.reload()
+    began_at = anyio.current_time()
+    old = await held.table.read()
+    held.configuration.take(Rows(1, [*old.values, ("upload_concurrency", "7")]), read_at=began_at)
+    assert held.configuration.live.upload_concurrency == 7, "nobody has read meanwhile"
+    held.table.set("upload_concurrency", "9")
+    await held.configuration.reload()
+    held.configuration.take(old, read_at=began_at)
+    assert held.configuration.live.upload_concurrency == 9, "an older answer"
+    held.table.open = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(held.configuration.reload)
+        await until_async(lambda: held.table.reads == 4, what="a read under way")
+        held.configuration.take(old, read_at=anyio.current_time())
+        assert held.configuration.live.upload_concurrency == 9, "ours is about to come"
+        held.table.open.set()
+
+
 async def test_what_changes_during_a_read_is_read_again(held: Held) -> None:
     held.table.open = anyio.Event()
     async with anyio.create_task_group() as group:

@@ -26,11 +26,13 @@ class Recorder:
     def __init__(self, log: PollingLog) -> None:
         self.events: list[Event] = []
         self.is_enabled = True
+        self.is_ending = False
         self.metrics = PollingMetrics(
             log,
             self.events.append,
             is_enabled=lambda: self.is_enabled,
             names={"upload": "shipstation-upload", "import": "xml-import"},
+            is_ending=lambda: self.is_ending,
         )
 
 
@@ -85,6 +87,28 @@ async def test_a_burst_is_one_row_now_and_one_later(
         await until_async(lambda: len(rows(database)) == 2, what="the second row")
         group.cancel_scope.cancel()
     assert [(row[1], row[4]) for row in rows(database)] == [(1, 1), (100, 100)]
+
+
+async def test_checks_that_found_nothing_wait_for_one_that_did_or_for_the_end(
+    recorder: Recorder, database: Database
+) -> None:
+    """They are not worth a statement each; a stop in good order loses none of them."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(recorder.metrics.run)
+        for _ in range(3):
+            recorder.metrics.on_event(check())
+        await anyio.wait_all_tasks_blocked()
+        assert rows(database) == []
+        recorder.metrics.on_event(check(2))
+        await until_async(lambda: len(rows(database)) == 1, what="the row")
+        recorder.metrics.on_event(check())
+        await anyio.wait_all_tasks_blocked()
+        recorder.is_ending = True
+        group.cancel_scope.cancel()
+    assert [(row[1], row[2], row[4], row[5]) for row in rows(database)] == [
+        (2, "processed", 4, 3),
+        (0, "skipped", 1, 1),
+    ]
 
 
 async def test_switched_off_nothing_is_counted(recorder: Recorder, database: Database) -> None:
