@@ -2,22 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from listener.workflows.imports.words import DEFAULT_WORDS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """One order of a file. payload: in the shape of `orders_inbox.payload`, not yet checked.
 
-    version: when the shop last changed it, None = it does not say. is_shipped: it is no work any more.
+    version: when the shop last changed it, ISO 8601 in UTC, None = it does not say. is_shipped: it is no work any more.
     """
 
     number: str
-    version: datetime | None
+    version: str | None
     payload: dict[str, Any]
     is_shipped: bool = False
 

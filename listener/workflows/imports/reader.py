@@ -7,7 +7,6 @@ The bytes go to the parser as they are. No DTD is loaded, no entity expanded, no
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import md5
 from typing import Any, BinaryIO
 
 from lxml import etree
@@ -176,10 +175,9 @@ class Reader:
             check(found.payload, written)
         except OrderTrouble as trouble:
             raise OrderTrouble(str(trouble), number=found.number) from None
-        version = b"\\N" if found.version is None else found.version.isoformat().encode()
         number = found.number.encode().replace(b"\\", b"\\\\")
-        digest = md5(written, usedforsecurity=False).hexdigest().encode()
-        return b"%d\t%s\t%s\t%s\t%s\n" % (self.position, number, version, digest, written.replace(b"\\", b"\\\\"))
+        version = b"\\N" if found.version is None else found.version.encode()
+        return b"%d\t%s\t%s\t%s\n" % (self.position, number, version, written.replace(b"\\", b"\\\\"))
 
     def _reject(self, element: Any, trouble: OrderTrouble) -> None:
         if len(self.rejects) < MOST_REJECTS:

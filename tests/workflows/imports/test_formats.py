@@ -23,7 +23,7 @@ def read(content: str | bytes, rules: Rules = RULES, **options: Any) -> tuple[di
     found = {}
     for batch in reader.batches():
         for line in batch.rows.decode().splitlines():
-            _, number, version, _, payload = line.split("\t")
+            _, number, version, payload = line.split("\t")
             order = json.loads(payload.replace("\\\\", "\\"))
             parse_order(order)  # whatever is taken must be an order
             found[number.replace("\\\\", "\\")] = {"version": version, **order}

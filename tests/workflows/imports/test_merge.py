@@ -2,6 +2,7 @@
 
 import io
 import re
+from hashlib import md5
 from typing import Any
 
 import pytest
@@ -27,6 +28,17 @@ async def test_new_orders_are_inserted_pending(database: Database) -> None:
     assert [(o["status"], o["source"], o["order_key"]) for o in orders.values()] == [
         ("Pending", "xml", f"xml-N-{n}") for n in (1, 2, 3)
     ]
+
+
+async def test_the_digest_is_that_of_the_bytes_that_were_read(database: Database) -> None:
+    """The server takes it, of the JSON as the reader writes it: what earlier versions stored is unchanged."""
+    content = shop.document([shop.order("N-1", notes='K\u00f6ln \\n "C:\\x" \u20ac')])
+    (batch,) = reader.Reader(io.BytesIO(content.encode()), RULES).batches()
+    written = batch.rows.split(b"\t")[3].rstrip(b"\n").replace(b"\\\\", b"\\")
+    async with desk(database) as d:
+        await d.take(content)
+    rows = database.execute("SELECT replace(imported_digest::text, '-', '') AS digest FROM orders_inbox")
+    assert [tuple(row) for row in rows] == [(md5(written, usedforsecurity=False).hexdigest(),)]
 
 
 async def test_a_changed_order_uploads_again_and_the_rest_stays(database: Database) -> None:

@@ -103,7 +103,7 @@ def check_one(data: bytes) -> str:
     assert rows + sum(batch.beside.found for batch in batches) == reader.position == counted_by_expat(data)
     for batch in batches:
         for line in batch.rows.splitlines():
-            payload = line.split(b"\t")[4].replace(b"\\\\", b"\\")
+            payload = line.split(b"\t")[3].replace(b"\\\\", b"\\")
             parse_order(json.loads(payload))
     return "accepted"
 

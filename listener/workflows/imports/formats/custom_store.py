@@ -67,7 +67,7 @@ def _found(texts: dict[str, str], inner: dict[str, Any], number: str, rules: Rul
     payload: dict[str, Any] = {"status": status}
     ordered_at = time_of(texts.get("OrderDate"), "OrderDate", rules)
     if ordered_at is not None:
-        payload["order_date"] = ordered_at.isoformat()
+        payload["order_date"] = ordered_at
     others: dict[str, Any] = {}
     for tag, text in texts.items():
         if tag in _ORDER:

@@ -29,12 +29,11 @@ def _payload(request: Elements, header: Elements, rules: Rules) -> dict[str, Any
     kind = header.attribute(".", "type") or "new"
     if kind not in _STATUS:
         raise OrderTrouble(f"type {kind!r:.60} is not known; known: {', '.join(_STATUS)}")
-    ordered_at = time_of(header.attribute(".", "orderDate"), "orderDate", rules)
     ship_to, bill_to = header.first("ShipTo/Address"), header.first("BillTo/Address")
     email = header.text("Contact/Email", "BillTo/Address/Email", "ShipTo/Address/Email")
     return compact(
         status=_STATUS[kind],
-        order_date=None if ordered_at is None else ordered_at.isoformat(),
+        order_date=time_of(header.attribute(".", "orderDate"), "orderDate", rules),
         customer=compact(email=email) or None,
         ship_to=None if ship_to is None else _address(ship_to),
         bill_to=_named(None if bill_to is None else _address(bill_to)),

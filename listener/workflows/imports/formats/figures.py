@@ -1,9 +1,8 @@
 """Numbers and times as more than one format writes them. Pure."""
 
 import re
-from datetime import datetime
 
-from listener.workflows.imports.formats.moments import BadMoment, moment
+from listener.workflows.imports.formats.moments import BadMoment, written_moment
 from listener.workflows.imports.found import OrderTrouble, Rules
 
 MAX_NUMBER_CHARS = 50  # ShipStation's orderNumber
@@ -19,12 +18,12 @@ def order_number(text: object, name: str) -> str:
     return number
 
 
-def time_of(text: object, name: str, rules: Rules) -> datetime | None:
-    """Read a time, None when there is none. Raises OrderTrouble."""
+def time_of(text: object, name: str, rules: Rules) -> str | None:
+    """Read a time as ISO 8601 in UTC, None when there is none. Raises OrderTrouble."""
     if text is None:
         return None
     try:
-        return moment(text, rules.zone)
+        return written_moment(text, rules.zone)
     except (BadMoment, TypeError) as error:
         raise OrderTrouble(f"{name}: {error}") from None
 

@@ -36,6 +36,11 @@ class BadMoment(ValueError):  # noqa: N818
 
 
 @lru_cache(_REMEMBERED)
+def written_moment(text: str, zone: tzinfo) -> str:
+    """Read a time and write it as ISO 8601, in UTC. Raises BadMoment."""
+    return moment(text, zone).isoformat()
+
+
 def moment(text: str, zone: tzinfo) -> datetime:
     """Read a time; the result is in UTC. Raises BadMoment."""
     try:

@@ -22,7 +22,7 @@ def read_order(element: Any, rules: Rules) -> Found:
         issued_at = time_of(f"{day}T{clock}" if day and clock else day, "cbc:IssueDate", rules)
         payload = _payload(order)
         if issued_at is not None:
-            payload["order_date"] = issued_at.isoformat()
+            payload["order_date"] = issued_at
         return Found(number=number, version=issued_at, payload=payload)
     except OrderTrouble as trouble:
         raise OrderTrouble(str(trouble), number=number) from None
