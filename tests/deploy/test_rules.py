@@ -125,7 +125,9 @@ CASES = {
         steady("listener_database_connections", 18),
         *(steady(f'listener_session_connected{{instance="{each}"}}', 1) for each in "ab"),
     ]]),
-    "ErrorRateHigh": Case(settled("upload", 94, 6), [settled("upload", 96, 4), settled("upload", 0, 0)]),
+    "ErrorRateHigh": Case(settled("upload", 94, 6), [
+        settled("upload", 96, 4), settled("upload", 0, 0), settled("upload", 4, 1)
+    ]),
     "EndToEndSlow": Case(pickups("import", 60, 30) + pickups("upload", 60, 30), [
         pickups("import", 30, 30) + pickups("upload", 30, 30), pickups("upload", 300, 300),
     ]),
@@ -175,7 +177,10 @@ CASES = {
         [steady('listener_config_version{instance="a"}', 4), steady('listener_config_version{instance="b"}', 5)],
         [[steady('listener_config_version{instance="a"}', 5), steady('listener_config_version{instance="b"}', 5)]],
     ),
-    "Trouble": Case([hourly('listener_troubles_total{where="upload claim"}', 16)], [
+    "Trouble": Case([
+        # four at once, the first of this place: no increase() shows them
+        {"series": 'listener_troubles_total{where="safety poll"}', "values": f"_x{MINUTES - 10} 4x10"},
+    ], [
         [hourly('listener_troubles_total{where="upload claim"}', 11)]
     ]),
     "RolledBack": Case([steady('listener_fast_polling_enabled{queue="upload"}', 0)], [
