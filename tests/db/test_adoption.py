@@ -2,13 +2,15 @@
 
 import json
 import re
+import subprocess
+from pathlib import Path
 
 import psycopg
 import pytest
 from conftest import Database
 from queues import claim, engine_connection
 
-from listener.db.migrate import migrate
+from listener.db.migrate import dry_run, migrate
 from listener.workflows.queues import UPLOAD
 
 #: Where a claim's row holds the order's number.
@@ -149,6 +151,23 @@ def test_adopted_tables_take_new_rows(empty_database: Database, tables: str) -> 
     assert state == [(True, True)]
     empty_database.execute("INSERT INTO polling_metrics (workflow_name, action_taken) VALUES ('upload', 'skipped')")
     assert empty_database.execute("UPDATE polling_state SET last_orders_count = 0 WHERE id = 1 RETURNING id") == [(1,)]
+
+
+@pytest.mark.parametrize("way", ["migrate", "dry run"])
+def test_rows_of_a_table_without_a_status_are_no_work(empty_database: Database, psql: Path, way: str) -> None:
+    """Years of orders that somebody else has shipped are not uploaded; new ones are."""
+    empty_database.execute("CREATE TABLE orders_inbox (id serial PRIMARY KEY, order_number text)")
+    empty_database.execute("INSERT INTO orders_inbox (order_number) SELECT n FROM generate_series(1, 3) AS n")
+    if way == "migrate":
+        migrate(empty_database.url, "public")
+    else:
+        script = dry_run(empty_database.url, "public")
+        run = [psql, "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", empty_database.url]
+        subprocess.run(run, input=script, text=True, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    empty_database.execute("INSERT INTO orders_inbox (order_number) VALUES ('new')")
+    rows = empty_database.execute("SELECT order_number, status FROM orders_inbox ORDER BY id")
+    assert rows == [("1", "Existing"), ("2", "Existing"), ("3", "Existing"), ("new", "Pending")]
+    assert [row[NUMBER] for row in claim(engine_connection(empty_database), 10)] == ["new"]
 
 
 #: Columns of our names that may be null and have no default.
