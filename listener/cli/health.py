@@ -43,7 +43,10 @@ def _check(address: tuple[str, int], path: str) -> str:
         connection.close()
     if reply.status != 200:
         raise ListenerError("\n".join(_problems(body)) or f"{path} answered {reply.status}")
-    return str(json.loads(body)["status"])
+    try:
+        return str(json.loads(body)["status"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ListenerError(f"what answers at {host}:{port} is no listener: correct LISTENER_HTTP") from error
 
 
 def _problems(body: bytes) -> list[str]:

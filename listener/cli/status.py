@@ -12,8 +12,10 @@ import typer
 from listener.cli.database import opened
 from listener.config.environment import Environment, load_environment
 from listener.core.errors import ConfigError
+from listener.db.attached import list_attached
 from listener.db.budgets import read_budgets
 from listener.db.imports import count_rejected
+from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.db.session import read_live_sessions
 from listener.workflows.queues import QUEUES
@@ -42,7 +44,9 @@ def retry(
             else "name what to retry: --id N (several are possible) or --failed"
         )
     if queue not in QUEUES:
-        raise ConfigError(f"{queue!r} is no queue; known: {', '.join(QUEUES)}")
+        raise ConfigError(
+            f"{queue!r} is no queue; known: {', '.join(QUEUES)}; an attached table's rows are retried by SQL"
+        )
     count, missing = anyio.run(_retry, load_environment(), queue, id_ or [])
     print(f"{count} {QUEUES[queue].noun} put back to Pending")
     if missing:
@@ -61,7 +65,7 @@ def rescue(
     """Give back the rows whose session is gone, as every running listener does by itself."""
     found, left = anyio.run(_rescue, load_environment(), dry_run)
     if as_json:
-        print(json.dumps({"stranded": found, "left": left}))
+        print(json.dumps({"stranded": found, "left": left}, default=str))
     else:
         for row in found:
             print(f"{row['queue']} {row['id']}: claimed {row['claimed_at']} by session {row['session']}, which is gone")
@@ -75,7 +79,7 @@ async def _rescue(env: Environment, is_dry: bool) -> tuple[list[dict[str, Any]],
     found: list[dict[str, Any]] = []
     left = 0
     async with opened(env) as pool:
-        for table in (QueueTable(pool, queue) for queue in QUEUES.values()):
+        for table in await _tables(pool):
             rows = await table.stranded()
             names = {"job_key": "id", "claimed_by": "session", "claimed_at": "claimed_at"}
             found += [{"queue": table.queue.name, **{names[name]: row[name] for name in names}} for row in rows]
@@ -86,11 +90,17 @@ async def _rescue(env: Environment, is_dry: bool) -> tuple[list[dict[str, Any]],
     return found, left
 
 
+async def _tables(pool: Pool) -> list[QueueTable]:
+    """Return the service's queues and the attached tables."""
+    attached = [QueueTable(pool, each.queue, key_type=each.key_type) for each in await list_attached(pool)]
+    return [QueueTable(pool, queue) for queue in QUEUES.values()] + attached
+
+
 async def _read(env: Environment) -> dict[str, Any]:
     """Return queues, sessions, connectors and rejected orders. Raises Unreachable, DatabaseError, Unmigrated."""
     async with opened(env) as pool:
         return {
-            "queues": {name: asdict(await QueueTable(pool, queue).depth()) for name, queue in QUEUES.items()},
+            "queues": {table.queue.name: asdict(await table.depth()) for table in await _tables(pool)},
             "sessions": await read_live_sessions(pool),
             "connectors": await read_budgets(pool),
             "rejected": await count_rejected(pool),
@@ -99,10 +109,11 @@ async def _read(env: Environment) -> dict[str, Any]:
 
 def _render(figures: dict[str, Any]) -> str:
     """Return the figures as a person reads them."""
-    lines = ["queue      pending  processing  failed  oldest due"]
+    wide = max(10, *map(len, figures["queues"]))
+    lines = [f"{'queue':<{wide}} pending  processing  failed  oldest due"]
     for name, depth in figures["queues"].items():
         counts = f"{depth['pending']:>7}  {depth['processing']:>10}  {depth['failed']:>6}"
-        lines.append(f"{name:<10} {counts}  {depth['oldest_pending_s']:>8.1f} s")
+        lines.append(f"{name:<{wide}} {counts}  {depth['oldest_pending_s']:>8.1f} s")
     rejected = figures["rejected"]
     if rejected["files"]:
         lines.append(

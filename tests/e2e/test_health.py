@@ -3,12 +3,17 @@
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import pytest
 from conftest import Database
 from sandbox.server import Client
 
 from e2e.service import Services, clean_environ
+from listener.cli.health import _check
+from listener.core.errors import ListenerError
 
 
 def test_it_tells_ready_alive_and_away(listeners: Services, api: Client, database: Database, tmp_path: Path) -> None:
@@ -46,3 +51,23 @@ def test_it_says_what_is_missing(listeners: Services, api: Client) -> None:
     assert unready.returncode == 1
     assert "listener: session: starting: " in unready.stderr
     assert "listener: database: down: " in unready.stderr
+
+
+def test_another_program_on_that_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers 200, and is no listener."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>It works!</html>")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(ListenerError, match="is no listener: correct LISTENER_HTTP"):
+            _check(("127.0.0.1", server.server_port), "/readyz")
+        thread.join()
