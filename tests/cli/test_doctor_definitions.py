@@ -74,6 +74,14 @@ BREAKS = {
         "ALTER TABLE orders_inbox ALTER scheduled_at DROP DEFAULT",
         "column orders_inbox.scheduled_at is now: timestamp with time zone NOT NULL; it should be: timestamp",
     ),
+    "another default is gone": (
+        "ALTER TABLE orders_inbox ALTER status DROP DEFAULT",
+        "column orders_inbox.status is now: text NOT NULL; it should be: text NOT NULL DEFAULT",
+    ),
+    "a column is no longer numbered": (
+        "ALTER TABLE orders_inbox ALTER id DROP IDENTITY",
+        "column orders_inbox.id is numbered by nobody",
+    ),
     "a column has another type": (
         "ALTER TABLE webhook_events ALTER dedupe_key TYPE varchar(20)",
         "column webhook_events.dedupe_key is now: character varying(20) NOT NULL; it should be: text NOT NULL",
@@ -100,6 +108,9 @@ def test_a_change_behind_the_books_is_found_and_mended(patient: Ward, broken: st
     (finding,) = patient.trouble()["definitions"]
     mend(patient, finding.advice)
     assert finding.seen.startswith(seen), finding
+    assert finding.verdict == (
+        "fail" if re.search("function|trigger|unique by|default|numbered", broken + seen) else "warn"
+    )
     assert patient.trouble() == {}
 
 
