@@ -4,6 +4,7 @@
 --   psql "$ADMIN_URL" -f deploy/roles.sql                      schema: LISTENER_SCHEMA, else public
 --   psql "$ADMIN_URL" -v prefix=shop -v schema=shop -f deploy/roles.sql
 --   psql "$ADMIN_URL" -v monitor=on -f deploy/roles.sql        `listener doctor` as the runtime role sees other roles' sessions
+--   psql "$ADMIN_URL" -v takeover=on -f deploy/roles.sql       this prefix takes an installation over from another prefix
 -- ADMIN_URL: a superuser; or a role with CREATEROLE that owns the database. It exits with 3 when it could not grant all.
 --
 -- listener_owner    owns the schema's objects; `listener migrate`, `listener attach`
@@ -31,19 +32,39 @@
 \else
     \set monitor off
 \endif
+\if :{?takeover}
+\else
+    \set takeover off
+\endif
 -- Empty is not set, as for the service.
 SELECT coalesce(nullif(:'schema', ''), 'public') AS schema, coalesce(nullif(:'prefix', ''), 'listener') AS prefix \gset
 BEGIN;
 SET LOCAL client_min_messages = warning;
 -- psql puts no variables into the body of a DO: they go by way of settings.
 SELECT set_config('listener.schema', :'schema', true), set_config('listener.prefix', :'prefix', true),
-       set_config('listener.monitor', :'monitor', true) \g /dev/null
+       set_config('listener.monitor', :'monitor', true), set_config('listener.takeover', :'takeover', true) \g /dev/null
 
 DO $roles$
 DECLARE
     prefix CONSTANT text := current_setting('listener.prefix');
+    books CONSTANT regclass := to_regclass(format('%I.listener_migrations', current_setting('listener.schema')));
+    other text;
     name text;
 BEGIN
+    FOREACH name IN ARRAY ARRAY['monitor', 'takeover'] LOOP
+        IF current_setting('listener.' || name) NOT IN ('on', 'off') THEN
+            RAISE EXCEPTION '-v %=% means nothing', name, current_setting('listener.' || name) USING HINT = format('write -v %s=on, or leave it out', name);
+        END IF;
+    END LOOP;
+    -- A forgotten -v prefix= would hand all objects of one installation to the roles of another.
+    SELECT regexp_replace(r.rolname, '_owner$', '') INTO other
+    FROM pg_class AS c JOIN pg_roles AS r ON r.oid = c.relowner
+    WHERE c.oid = books AND r.rolname LIKE '%\_owner' AND r.rolname <> prefix || '_owner'
+      AND EXISTS (SELECT FROM pg_roles AS s WHERE s.rolname = regexp_replace(r.rolname, '_owner$', '_runtime'));
+    IF other IS NOT NULL AND current_setting('listener.takeover') <> 'on' THEN
+        RAISE EXCEPTION 'schema % of % belongs to %_owner, not to %_owner', current_setting('listener.schema'), current_database(), other, prefix
+            USING HINT = format('give -v prefix=%s; or, to take it over from those roles: -v takeover=on', other);
+    END IF;
     -- The server would cut longer names off, and all four would be one.
     IF octet_length(prefix || '_runtime') > 63 OR octet_length(current_setting('listener.schema')) > 63 THEN
         RAISE EXCEPTION 'too long for a name: prefix % (at most 55 bytes) or schema % (at most 63)', prefix, current_setting('listener.schema')
@@ -58,6 +79,20 @@ BEGIN
             RAISE EXCEPTION 'role % has more than it may have: it is a superuser, or may make roles or databases, or passes over row security', name
                 USING HINT = format('ALTER ROLE %I NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS, or give another -v prefix', name);
         END IF;
+        IF NOT (SELECT rolcanlogin FROM pg_roles WHERE rolname = name) THEN
+            RAISE EXCEPTION 'role % may not log in', name USING HINT = format('ALTER ROLE %I LOGIN, or give another -v prefix', name);
+        END IF;
+    END LOOP;
+    -- What a role is a member of, it may do: each of ours alone, and none of those that see or change everything.
+    FOR name, other IN
+        SELECT r.rolname, g.rolname FROM pg_roles AS r JOIN pg_roles AS g ON g.oid <> r.oid AND pg_has_role(r.oid, g.oid, 'MEMBER')
+        WHERE r.rolname IN (prefix || '_owner', prefix || '_runtime', prefix || '_writer', prefix || '_reader')
+          AND (g.rolsuper OR g.rolcreaterole OR g.rolbypassrls
+               OR g.rolname IN (prefix || '_owner', prefix || '_runtime', 'pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files',
+                                'pg_write_server_files', 'pg_execute_server_program'))
+    LOOP
+        RAISE EXCEPTION 'role % is a member of %, and so has more than it may have', name, other
+            USING HINT = format('REVOKE %I FROM %I (or from the role between them), or give another -v prefix', other, name);
     END LOOP;
     -- An administrator who is no superuser grants on the owner's objects as a member of that role.
     IF NOT pg_has_role(concat(prefix, '_owner'), 'USAGE') THEN
@@ -107,7 +142,7 @@ DECLARE
     name text;
 BEGIN
     -- Dashboards see what other roles' sessions do, never more of the tables; `listener doctor` too, with -v monitor=on.
-    FOREACH name IN ARRAY CASE WHEN current_setting('listener.monitor')::boolean THEN ARRAY['reader', 'runtime'] ELSE ARRAY['reader'] END LOOP
+    FOREACH name IN ARRAY CASE WHEN current_setting('listener.monitor') = 'on' THEN ARRAY['reader', 'runtime'] ELSE ARRAY['reader'] END LOOP
         name := concat(current_setting('listener.prefix'), '_', name);
         IF NOT pg_has_role(name, 'pg_monitor', 'USAGE') THEN
             EXECUTE format('GRANT pg_monitor TO %I', name);
@@ -171,6 +206,16 @@ SELECT to_regprocedure(format('%I.listener_privileges()', :'schema')) IS NOT NUL
                           (SELECT format('(%s)', string_agg(quote_ident(c), ', ')) FROM unnest(p.columns) AS c HAVING count(*) > 0),
                           p.kind, p.relation, concat(prefix, '_', p.role))
             FROM listener_privileges() AS p
+        ) || ARRAY(
+            -- Everybody may call a function, unless somebody has taken that away for new ones.
+            SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I, %I, %I', f.oid::regprocedure, prefix || '_runtime', prefix || '_writer', prefix || '_reader')
+            FROM pg_proc AS f
+            WHERE f.pronamespace = quote_ident(current_setting('listener.schema'))::regnamespace
+              AND EXISTS (SELECT FROM listener_migrations AS m WHERE m.name = concat('functions/', f.proname, '.sql'))
+              AND NOT has_function_privilege('public', f.oid, 'EXECUTE')
+        ) || ARRAY(
+            SELECT DISTINCT format('GRANT USAGE ON SCHEMA %I TO %I', q.table_schema, prefix || '_runtime') FROM listener_queues AS q
+            WHERE NOT has_schema_privilege(prefix || '_runtime', q.table_schema, 'USAGE')
         );
         FOREACH statement IN ARRAY statements LOOP
             EXECUTE statement;
@@ -183,7 +228,10 @@ SELECT to_regprocedure(format('%I.listener_privileges()', :'schema')) IS NOT NUL
                         WHEN p.columns IS NULL THEN has_table_privilege(concat(prefix, '_', p.role), p.relation::oid, p.privilege)
                         ELSE (SELECT bool_and(has_column_privilege(concat(prefix, '_', p.role), p.relation::oid, c, p.privilege)) FROM unnest(p.columns) AS c)
                    END AS is_there
-            FROM listener_privileges() AS p) AS g
+            FROM listener_privileges() AS p
+            UNION ALL
+            SELECT prefix || '_runtime', format('schema %I', q.table_schema), 'USAGE', has_schema_privilege(prefix || '_runtime', q.table_schema, 'USAGE')
+            FROM listener_queues AS q) AS g
         WHERE NOT g.is_there;
         IF missing IS NOT NULL THEN
             RAISE EXCEPTION 'not granted, because % may not: %', current_user, missing

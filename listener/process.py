@@ -18,7 +18,7 @@ from listener.config.live import LiveConfig
 from listener.core.errors import ListenerError
 from listener.core.events import Bus, Checked, ConfigLoaded, Event, OperationEnded, OperationStarted, QueueMode
 from listener.core.queue import Limits
-from listener.db.applied import verify_async
+from listener.db.applied import verify_async, verify_granted
 from listener.db.configuration import read_configuration
 from listener.db.polling import PollingLog, SurveyStatement
 from listener.db.pool import Pool
@@ -253,6 +253,8 @@ class Process:
 
     async def _verify(self) -> None:
         await self.pool.inspect(lambda conn: verify_async(conn, self.env.schema_name))
+        if self.supervisor.awaits_migration:  # what is new in this release may be granted a moment later
+            await self.pool.inspect(verify_granted)
         await self._prepare()
 
     def _figures(self) -> Figures:

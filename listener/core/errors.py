@@ -4,6 +4,7 @@ ListenerError
 ├── ConfigError        the environment, a flag or a configuration value is wrong
 ├── DatabaseError      the database answered, and the answer means we cannot go on
 │   ├── Unmigrated     its schema is older or newer than this code
+│   ├── Ungranted      our role lacks what the schema's objects need: an administrator grants it
 │   ├── Pooled         the direct address leads through a transaction pooler, or to another database
 │   └── Unreachable    no connection, a cut one, or a server that takes no writes: try again later
 ├── SessionLost        our Postgres session ended: the lease is gone
@@ -32,6 +33,10 @@ class DatabaseError(ListenerError):
 
 class Unmigrated(DatabaseError):  # noqa: N818 - reads as a state, like psycopg's own names
     """The schema and this code do not fit together."""
+
+
+class Ungranted(DatabaseError):  # noqa: N818
+    """The server refuses our role something, or would: grants are missing, perhaps not yet made."""
 
 
 class Pooled(DatabaseError):  # noqa: N818
@@ -93,5 +98,5 @@ def most_telling(group: BaseExceptionGroup[ListenerError]) -> ListenerError:
             todo.extend(error.exceptions)
         elif isinstance(error, ListenerError):
             leaves.append(error)
-    final = ConfigError | Pooled | Unmigrated
+    final = ConfigError | Pooled | Ungranted | Unmigrated
     return min(leaves, key=lambda error: (not isinstance(error, final), isinstance(error, SessionLost)))

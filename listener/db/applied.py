@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
 
-from listener.core.errors import DatabaseError, Unmigrated
+from listener.core.errors import DatabaseError, Ungranted, Unmigrated
 from listener.db.files import SqlFile, schema_files
 from listener.db.queries import query, template
 
@@ -45,6 +45,17 @@ async def verify_async(conn: psycopg.AsyncConnection[Any], schema: str, files: S
             await cursor.execute(_read_books(schema))
             applied = {row[0]: Applied(*row) for row in await cursor.fetchall()}
     check(applied, schema, place_of(conn), files)
+
+
+async def verify_granted(conn: psycopg.AsyncConnection[Any]) -> None:
+    """Raise Ungranted, with what to do, when our role lacks something that the service needs."""
+    async with conn.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(query("doctor", "grants"))
+        lacking = [f"{row[1]} on {row[0]}" for row in await cursor.fetchall()]
+    if lacking:
+        raise Ungranted(
+            f"the role of {place_of(conn)} lacks {_names(lacking)}: run deploy/roles.sql after `listener migrate`"
+        )
 
 
 def check(

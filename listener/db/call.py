@@ -18,7 +18,7 @@ import anyio.lowlevel
 import psycopg
 import psycopg_pool
 
-from listener.core.errors import DatabaseError, Unreachable
+from listener.core.errors import DatabaseError, Ungranted, Unreachable
 from listener.db.trouble import explain, where
 
 T = TypeVar("T")
@@ -81,6 +81,8 @@ def translated(limit_s: float, url: str | None = None) -> Iterator[None]:
     except psycopg.Error as error:
         if is_transient(error):
             raise Unreachable(explain(error, url)) from error
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            raise Ungranted(explain(error, url)) from error
         raise DatabaseError(explain(error, url)) from error
 
 

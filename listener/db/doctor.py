@@ -86,7 +86,7 @@ class Patient:
         for row in rows:
             row["highest"] = None
             if row["given"] is not None:
-                table = sql.Identifier(self.pool.schema, row["relation"])
+                table = sql.Identifier(row["schema"], row["relation"])
                 fields = {"name": sql.Identifier(row["name"]), "table": table}
                 row["highest"] = (await self._run(template("doctor", "highest", fields), {}))[0]["highest"] or 0
         return rows

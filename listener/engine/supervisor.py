@@ -18,6 +18,7 @@ from listener.core.errors import (
     ListenerError,
     Pooled,
     SessionLost,
+    Ungranted,
     Unmigrated,
     Unreachable,
     most_telling,
@@ -74,7 +75,7 @@ class Supervisor:
     ) -> None:
         self.state = "starting"
         self.detail = "no connection yet"
-        #: A schema that does not fit is waited for at the start, instead of ending the process.
+        #: A schema that does not fit, or is not granted yet, is waited for at the start, instead of ending the process.
         self.awaits_migration = False
         self._pool = pool
         self._direct_url = direct_url
@@ -96,7 +97,7 @@ class Supervisor:
         self._is_releasing = False
 
     def _is_awaited(self, error: ListenerError) -> bool:
-        return self.awaits_migration and isinstance(error, Unmigrated)
+        return self.awaits_migration and isinstance(error, Unmigrated | Ungranted)
 
     def add(self, worker: Worker) -> None:
         """Work on a queue too; before the first connect or while `verify` runs."""

@@ -4,7 +4,8 @@
 -- columns: null = the whole relation. relation: null = it is not there.
 -- Neither the writer nor the reader sees what an order, a file, a webhook or a record of an API holds, nor the errors and reports
 -- that quote it. A writer does not name a status, so what it inserts is Pending.
--- SELECT FOR UPDATE needs UPDATE; a sequence behind an identity column needs nothing, one behind a serial column does.
+-- SELECT FOR UPDATE needs UPDATE; a sequence behind an identity column needs nothing for an INSERT, one behind a serial column does.
+-- Functions are not on it: deploy/roles.sql grants EXECUTE on all that came with the schema, which everybody has by default.
 CREATE OR REPLACE FUNCTION listener_privileges()
 RETURNS TABLE (role text, object text, relation regclass, kind text, privilege text, columns text[])
 LANGUAGE sql STABLE
@@ -36,7 +37,10 @@ AS $$
                w.privileges::text[] AS privileges, w.hidden::text[] AS hidden, w.shown::text[] AS shown
         FROM wanted AS w
         UNION ALL
-        SELECT 'runtime', format('%I.%I', q.table_schema, q.table_name), to_regclass(format('%I.%I', q.table_schema, q.table_name)),
+        -- not to_regclass: who may not enter the table's schema would see nothing of the whole list
+        SELECT 'runtime', format('%I.%I', q.table_schema, q.table_name),
+               (SELECT c.oid::regclass FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE n.nspname = q.table_schema AND c.relname = q.table_name),
                '{SELECT, UPDATE}', NULL, NULL
         FROM listener_queues AS q
     )
@@ -52,6 +56,13 @@ AS $$
     JOIN pg_depend AS d ON d.refobjid = f.relation AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_class'::regclass AND d.deptype = 'a'
     JOIN pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE 'INSERT' = ANY (f.privileges)
+    UNION ALL
+    -- `listener doctor` compares what they have given with what is there
+    SELECT DISTINCT f.role, s.relname::text, s.oid::regclass, 'sequence', 'SELECT', NULL::text[]
+    FROM found AS f
+    JOIN pg_depend AS d ON d.refobjid = f.relation AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_class'::regclass AND d.deptype = 'i'
+    JOIN pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
+    WHERE f.role = 'runtime' AND strpos(f.object, '.') = 0  -- an attached table's is its owner's
     UNION ALL
     SELECT 'runtime', s.name, to_regclass(format('%I.%I', current_schema(), s.name)), 'sequence', 'USAGE', NULL::text[]
     FROM (VALUES ('listener_claim_id'), ('listener_session_key')) AS s (name)

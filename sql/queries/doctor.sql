@@ -6,13 +6,22 @@ SELECT current_setting('server_version_num')::integer AS version, current_settin
        current_database() AS database;
 
 -- name: grants
--- What the service's role lacks.
+-- What the service's role lacks: on tables and sequences, on functions of ours, on the schemas of attached tables.
 SELECT p.object, p.privilege, current_user AS role,
-       format('GRANT %%s ON %%s %%s TO %%I', p.privilege, upper(p.kind), coalesce(p.relation::text, p.object), current_user) AS cure
+       format('GRANT %%s ON %%s %%s TO %%I', p.privilege, upper(p.kind),
+              coalesce((SELECT format('%%I.%%I', c.relnamespace::regnamespace, c.relname) FROM pg_catalog.pg_class AS c WHERE c.oid = p.relation), p.object), current_user) AS cure
 FROM listener_privileges() AS p
 WHERE p.role = 'runtime' AND NOT coalesce(
     CASE WHEN p.kind = 'sequence' THEN has_sequence_privilege(p.relation, p.privilege) ELSE has_table_privilege(p.relation, p.privilege) END, false)
-ORDER BY p.object, p.privilege;
+UNION ALL
+SELECT f.proname, 'EXECUTE', current_user,
+       format('GRANT EXECUTE ON FUNCTION %%I.%%I(%%s) TO %%I', current_schema(), f.proname, pg_get_function_identity_arguments(f.oid), current_user)
+FROM pg_catalog.pg_proc AS f JOIN listener_migrations AS m ON m.name = concat('functions/', f.proname, '.sql')
+WHERE f.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND NOT has_function_privilege(f.oid, 'EXECUTE')
+UNION ALL
+SELECT DISTINCT concat('schema ', q.table_schema), 'USAGE', current_user, format('GRANT USAGE ON SCHEMA %%I TO %%I', q.table_schema, current_user)
+FROM listener_queues AS q JOIN pg_catalog.pg_namespace AS n ON n.nspname = q.table_schema WHERE NOT has_schema_privilege(n.oid, 'USAGE')
+ORDER BY 1, 2;
 
 -- name: surroundings
 -- What the role needs around the tables. may_write: it could at least claim and settle an order.
@@ -39,7 +48,8 @@ WITH wanted AS (
     SELECT to_regclass(format('%%I.%%I', current_schema(), w ->> 0)) AS root, w ->> 1 AS name, NULL::text AS queue
     FROM jsonb_array_elements(%(wanted)s::jsonb) AS w
     UNION ALL
-    SELECT to_regclass(format('%%I.%%I', q.table_schema, q.table_name)), t.name, q.name
+    SELECT (SELECT c.oid::regclass FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE n.nspname = q.table_schema AND c.relname = q.table_name), t.name, q.name
     FROM listener_queues AS q CROSS JOIN LATERAL listener_queue_triggers(q) AS t
     WHERE q.attached_at IS NOT NULL
 )
@@ -209,7 +219,7 @@ ORDER BY 1;
 
 -- name: sequences
 -- Columns that a sequence numbers, and the last number given: null where the role may not look.
-SELECT DISTINCT c.relname::text AS relation, a.attname::text AS name,
+SELECT DISTINCT c.relname::text AS relation, a.attname::text AS name, (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = c.relnamespace)::text AS schema,
        CASE WHEN has_sequence_privilege(s.oid, 'USAGE, SELECT') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
             THEN coalesce(pg_sequence_last_value(s.oid), (SELECT seqstart - 1 FROM pg_catalog.pg_sequence WHERE seqrelid = s.oid)) END AS given,
        format('SELECT setval(%%L, (SELECT max(%%I) FROM %%s))', s.oid::regclass, a.attname, c.oid::regclass) AS cure

@@ -1,9 +1,12 @@
 -- The session: the process's dedicated connection, whose life is the lease of its rows.
 
+-- How values and names are written is what the driver reads and `listener doctor` compares, whatever a role presets.
+
 -- name: settings
 -- Server-side keepalives: a host that dies is noticed after 5 + 3 × 2 s. The statement timeout bounds what our own
 -- connection may wait for; lock_timeout stays off because the only lock we wait for is our lease, which is free.
-SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
+SELECT set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false), set_config('quote_all_identifiers', 'off', false),
+       set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
        set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '10000', false),
        set_config('statement_timeout', %(statement_timeout_ms)s, false),
        set_config('search_path', %(search_path)s, false);
@@ -13,7 +16,8 @@ SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives
 -- statistics taken while the table was nearly empty choose them, which stalled a peer for seconds (measured). One plan
 -- for all values: left to itself the server plans each claim anew, which takes as long as the claim of one row. Such a
 -- plan does not know the LIMIT, takes it for many rows, and would hash whole tables (80 ms): only loops over indexes.
-SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
+SELECT set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false), set_config('quote_all_identifiers', 'off', false),
+       set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
        set_config('enable_sort', 'off', false), set_config('jit', 'off', false),
        set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false),
        set_config('plan_cache_mode', 'force_generic_plan', false),
@@ -25,7 +29,8 @@ SELECT set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan
 
 -- name: transaction_settings
 -- The same for one transaction: behind a transaction pooler nothing else holds.
-SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+SELECT set_config('datestyle', 'ISO', true), set_config('intervalstyle', 'postgres', true), set_config('quote_all_identifiers', 'off', true),
+       set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
        set_config('enable_sort', 'off', true), set_config('jit', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('statement_timeout', %(statement_timeout_ms)s, true),
@@ -35,7 +40,8 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 -- Of one transaction that lasts longer than a statement. Who leaves it open is a process that was stopped, and must not keep
 -- its rows locked. Of a table that was filled a moment ago the planner knows nothing: without these it may read all of
 -- orders_inbox for each batch. A lock that somebody holds ends the wait before the statement's time is up: that error says which row.
-SELECT set_config('statement_timeout', %(statement_timeout_ms)s, true), set_config('lock_timeout', %(lock_timeout_ms)s, true), set_config('search_path', %(search_path)s, true),
+SELECT set_config('datestyle', 'ISO', true), set_config('intervalstyle', 'postgres', true), set_config('quote_all_identifiers', 'off', true),
+       set_config('statement_timeout', %(statement_timeout_ms)s, true), set_config('lock_timeout', %(lock_timeout_ms)s, true), set_config('search_path', %(search_path)s, true),
        set_config('idle_in_transaction_session_timeout', '60000', true), set_config('jit', 'off', true),
        set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true);
 

@@ -1,6 +1,7 @@
 """The doctor on the server: addresses, release, clock, connections, and the way there."""
 
 import time
+from datetime import datetime
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -9,9 +10,11 @@ from e2e.proxy import Proxy
 from e2e.test_pgbouncer import PROGRAM, running
 
 from cli.ward import Ward
-from listener.cli.doctor.examination import Examination
-from listener.cli.doctor.finding import Finding, Verdict
+from listener.cli.doctor import examination
+from listener.cli.doctor.examination import CHECKS, Examination
+from listener.cli.doctor.finding import Case, Finding, Verdict
 from listener.cli.doctor.server import judge_version
+from listener.db.migrate import status
 
 
 def test_a_healthy_database_is_told_so(patient: Ward) -> None:
@@ -117,15 +120,32 @@ def test_a_preset_setting_harms(patient: Ward, preset: str, said: str, scope: st
 @pytest.mark.parametrize(
     "preset",
     ["statement_timeout = '1ms'", "idle_in_transaction_session_timeout = '1ms'", "search_path = pg_catalog",
-     "default_transaction_isolation = 'serializable'"],
+     "default_transaction_isolation = 'serializable'", "datestyle = 'German'"
+     "; ALTER DATABASE {name} SET intervalstyle = 'sql_standard'"
+     "; ALTER DATABASE {name} SET quote_all_identifiers = on"],
 )  # fmt: skip
 def test_a_preset_that_we_override_is_no_trouble(patient: Ward, preset: str) -> None:
     """Each connection of ours sets its own: the whole examination runs under it, and so does a migration."""
     name = patient.database.name
-    patient.database.execute(f"ALTER DATABASE {name} SET {preset}")
+    patient.database.execute(f"ALTER DATABASE {name} SET {preset.format(name=name)}")
     found = patient.trouble()
+    files = status(patient.database.url, "public")
     patient.database.execute(f"ALTER DATABASE {name} RESET ALL")
     assert found == {}
+    assert all(isinstance(file.applied_at, datetime) for file in files)
+
+
+def test_a_check_that_breaks_takes_no_other_along(patient: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(_case: Case) -> list[Finding]:
+        raise ZeroDivisionError("by nought")
+
+    usual = patient.examine()
+    monkeypatch.setattr(examination, "CHECKS", {**CHECKS, "sequences": breaks})
+    found = patient.examine()
+    assert found.findings[6].verdict == "unknown"
+    assert found.findings[6].seen == "the check itself broke: ZeroDivisionError: by nought"
+    assert [each.check for each in found.findings] == [each.check for each in usual.findings]
+    assert not found.is_well
 
 
 def test_a_database_that_is_preset_read_only(patient: Ward) -> None:

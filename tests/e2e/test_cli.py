@@ -24,9 +24,10 @@ import psycopg
 import pytest
 import structlog
 from conftest import Database
+from roles import ROLES, Roles
 from waiting import until
 
-from e2e.service import Orders, Services
+from e2e.service import Orders, Service, Services
 from listener.cli import main
 from listener.db.embedded import Cluster
 from listener.db.migrate import migrate
@@ -272,6 +273,24 @@ def test_retry_puts_rows_back_to_work(listeners: Services, orders: Orders, datab
     until(lambda: orders.counts() == {"Uploaded": 4}, deadline_s=14, what="the other two")
 
     assert service.stop() == 0
+
+
+def test_status_and_rescue_know_attached_tables(database: Database, call: Call) -> None:
+    database.execute("CREATE TABLE bills_of_the_yard (id bigint PRIMARY KEY)")
+    database.execute("SELECT attach_queue('bills_of_the_yard'::regclass)")
+    database.execute(
+        "INSERT INTO bills_of_the_yard (id, status, claim_id, claimed_by, claimed_at)"
+        " VALUES (1, 'Processing', 7, 999999, now()), (2, 'Failed', NULL, NULL, NULL)"
+    )
+    told = call("status", DATABASE_URL=database.url)
+    assert told.returncode == DONE, told
+    assert [line.split()[:4] for line in told.stdout.splitlines() if "yard" in line] == [
+        ["bills_of_the_yard", "0", "1", "1"]
+    ]
+    found = call("rescue", "--dry-run", DATABASE_URL=database.url)
+    assert (found.returncode, found.stdout.startswith("bills_of_the_yard 1: claimed ")) == (FAILED, True)
+    assert "1 of 1 rows put back" in call("rescue", DATABASE_URL=database.url).stdout
+    assert database.execute("SELECT status FROM bills_of_the_yard WHERE id = 1") == [("Pending",)]
 
 
 def test_retry_names_the_ids_that_it_left_alone(database: Database, orders: Orders, call: Call) -> None:
@@ -571,6 +590,41 @@ def test_run_waits_for_a_migration_where_it_is_told_to(empty_database: Database,
         assert service.stop() == 0
     finally:
         service.close()
+
+
+def test_run_waits_for_its_grants_where_it_is_told_to(empty_database: Database, commands: Services, psql: Path) -> None:
+    """deploy/roles.sql, then the migration and only a moment later the grants on what it has made."""
+    made = Roles(empty_database, f"of_{empty_database.name}", "public", psql)
+    try:
+        made.apply()
+        service = commands.start(LISTENER_AWAIT_MIGRATION="true", DATABASE_URL=made.url("runtime"))
+        try:
+            until(lambda: service.events("No database session"), deadline_s=30, what="an attempt")
+            migrate(made.url("owner"), "public")
+            until(lambda: refusals(service, "permission denied for table listener_migrations"), what="a refusal")
+            made.apply()
+            service.wait_ready()
+            assert service.stop() == 0
+        finally:
+            service.close()
+        empty_database.execute(f"REVOKE UPDATE ON sync_quarantine FROM {made.name('runtime')}")
+        service = commands.start(LISTENER_AWAIT_MIGRATION="true", DATABASE_URL=made.url("runtime"))
+        try:
+            wanted = "lacks UPDATE on sync_quarantine: run deploy/roles.sql after `listener migrate`"
+            until(lambda: refusals(service, wanted), deadline_s=30, what="what is new and not granted")
+            assert service.get("/readyz")[0] == 503
+            made.apply()
+            service.wait_ready()
+            assert service.stop() == 0
+        finally:
+            service.close()
+    finally:
+        for role in ROLES:
+            empty_database.execute(f"DROP OWNED BY {made.name(role)} CASCADE; DROP ROLE {made.name(role)}")
+
+
+def refusals(service: Service, text: str) -> list[Any]:
+    return [each for each in service.events("No database session") if text in each["reason"]]
 
 
 # Ctrl-C

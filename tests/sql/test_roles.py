@@ -7,14 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import psycopg
 import pytest
-from conftest import Database, Server
+from conftest import Database, Server, fresh_database
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import InsufficientPrivilege
 from roles import ROLES, SCRIPT, Roles, roles
 
+from listener.cli.doctor.examination import examine
+from listener.cli.doctor.finding import Finding
+from listener.config.environment import load_environment
 from listener.db.migrate import migrate
 from listener.db.queries import load, query, template
 from listener.db.queue import _fields
@@ -94,7 +98,12 @@ def refused(conn: psycopg.Connection[Any]) -> list[str]:
             conn.execute(f"EXPLAIN EXECUTE {name}{nulls}".encode())
         except InsufficientPrivilege as error:
             found.append(f"{name}: {error}")
-    for deed in DEEDS:
+    looks = conn.execute(
+        "SELECT format('SELECT last_value FROM %s', d.objid::regclass) FROM pg_depend AS d JOIN pg_class AS c"
+        " ON c.oid = d.refobjid AND c.relnamespace = 'public'::regnamespace WHERE d.deptype = 'i'"
+        " AND d.classid = d.refclassid AND d.objid IN (SELECT seqrelid FROM pg_sequence)"
+    ).fetchall()
+    for deed in (*DEEDS, *(look for (look,) in looks)):
         try:
             with conn.transaction(force_rollback=True):
                 conn.execute(deed.encode())
@@ -382,6 +391,113 @@ def test_a_role_that_is_a_superuser_is_refused(server: Server, psql: Path) -> No
         assert f"role {made.name('runtime')} has more than it may have" in done.stderr
         assert "NOSUPERUSER" in done.stderr
         made.database.execute(f"ALTER ROLE {made.name('runtime')} NOSUPERUSER")
+
+
+def test_another_installation_is_not_taken_over_by_mistake(server: Server, psql: Path) -> None:
+    """A forgotten -v prefix= would hand every object to other roles, and its own owner could migrate no more."""
+    owner = "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    with roles(server, psql) as made:
+        other = replace(made, prefix=f"{made.prefix}_other")
+        done = other.run("-v", f"prefix={other.prefix}")
+        assert done.returncode == 3, done.stderr
+        assert f"belongs to {made.name('owner')}, not to {other.name('owner')}" in done.stderr
+        assert f"give -v prefix={made.prefix}; or, to take it over from those roles: -v takeover=on" in done.stderr
+        assert made.database.execute(owner) == [(made.name("owner"),)]
+        assert made.database.execute("SELECT FROM pg_roles WHERE rolname = %s", [other.name("owner")]) == []
+        done = other.run("-v", f"prefix={other.prefix}", "-v", "takeover=on")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert made.database.execute(owner) == [(other.name("owner"),)]
+        for role in ROLES:
+            made.database.execute(f"DROP OWNED BY {other.name(role)} CASCADE; DROP ROLE {other.name(role)}")
+
+
+@pytest.mark.parametrize("option", ["monitor", "takeover"])
+def test_an_option_that_means_nothing_is_refused(empty_database: Database, psql: Path, option: str) -> None:
+    done = Roles(empty_database, "none", "public", psql).run("-v", "prefix=none", "-v", f"{option}=banana")
+    assert done.returncode == 3
+    assert f"-v {option}=banana means nothing" in done.stderr
+    assert f"write -v {option}=on, or leave it out" in done.stderr
+
+
+def test_a_role_that_may_more_by_others_is_refused(server: Server, psql: Path) -> None:
+    with roles(server, psql) as made:
+        runtime, between = made.name("runtime"), f"between_{made.prefix}"
+        made.database.execute(f"CREATE ROLE {between}")
+        try:
+            for of, to in ((made.name("owner"), runtime), ("pg_read_all_data", between), ("postgres", between)):
+                made.database.execute(f"GRANT {of} TO {to}; GRANT {between} TO {runtime}")
+                done = made.run("-v", f"prefix={made.prefix}")
+                made.database.execute(f"REVOKE {of} FROM {to}; REVOKE {between} FROM {runtime}")
+                assert done.returncode == 3
+                assert f"role {runtime} is a member of {of}, and so has more than it may have" in done.stderr
+                assert f"REVOKE {of} FROM {runtime} (or from the role between them)" in done.stderr
+            made.database.execute(f"ALTER ROLE {runtime} NOLOGIN")
+            done = made.run("-v", f"prefix={made.prefix}")
+            assert done.returncode == 3
+            assert f"role {runtime} may not log in" in done.stderr
+            made.database.execute(f"ALTER ROLE {runtime} LOGIN")
+            made.apply()
+        finally:
+            made.database.execute(f"DROP ROLE {between}")
+
+
+def test_a_table_in_a_schema_of_its_own(server: Server, psql: Path) -> None:
+    """The service enters the schema of an attached table; until it may, the doctor says that, and sees all else."""
+    with roles(server, psql) as made:
+        execute = made.database.execute
+        execute("CREATE SCHEMA yard; CREATE TABLE yard.bills (id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY)")
+        execute("SELECT attach_queue('yard.bills'::regclass)")
+        found = {each.check: each for each in examined(made) if each.verdict not in ("ok", "warn")}
+        assert list(found) == ["grants"], found
+        assert "lacks USAGE on schema yard, SELECT on yard.bills, UPDATE on yard.bills" in found["grants"].seen
+        made.apply()
+        with made.connect("runtime") as conn:
+            conn.execute("UPDATE yard.bills SET status = status")
+        assert [each for each in examined(made) if each.verdict not in ("ok", "warn")] == []
+
+
+def test_functions_that_not_everybody_may_call(server: Server, psql: Path) -> None:
+    """As hardened databases have it: EXECUTE is taken from PUBLIC for every new function."""
+    with fresh_database(server) as database:
+        made = Roles(database, f"of_{database.name}", "public", psql)
+        try:
+            made.apply()
+            database.execute(
+                f"ALTER DEFAULT PRIVILEGES FOR ROLE {made.name('owner')} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC"
+            )
+            migrate(made.url("owner"), "public")
+            made.apply()
+            with made.connect("runtime") as conn:
+                conn.execute("SELECT config_set('upload_batch_size', '5')")
+                assert conn.execute("SELECT count(*) > 0 FROM listener_privileges()").fetchone() == (True,)
+            with made.connect("writer") as conn:
+                conn.execute("INSERT INTO orders_inbox (source, order_number, payload) VALUES ('shop', 'f1', '{}')")
+            database.execute(f"REVOKE EXECUTE ON FUNCTION config_set FROM {made.name('runtime')}")
+            [finding] = [each for each in examined(made) if each.check == "grants"]
+            assert f"{made.name('runtime')} lacks EXECUTE on config_set" in finding.seen
+            [cure] = [each for each in finding.advice.split(": ", 1)[1].split("; ") if each.startswith("GRANT")]
+            database.execute(cure)
+            assert [each.verdict for each in examined(made) if each.check == "grants"] == ["ok"]
+        finally:
+            for role in ROLES:
+                database.execute(f"DROP OWNED BY {made.name(role)} CASCADE; DROP ROLE {made.name(role)}")
+
+
+def test_the_doctor_sees_every_sequence(made: Roles) -> None:
+    """As the runtime role: a sequence that is behind refuses the next INSERT."""
+    made.database.execute("INSERT INTO sync_runs (id, connector, account) VALUES (77, 'shipstation', 'x')")
+    [finding] = [each for each in examined(made) if each.check == "sequences"]
+    assert finding.verdict == "fail"
+    assert finding.seen.startswith("sync_runs.id goes up to 77, its sequence only to ")
+    made.database.execute(finding.advice.partition("as the owner: ")[2])
+    [finding] = [each for each in examined(made) if each.check == "sequences"]
+    assert (finding.verdict, finding.seen.partition("; ")[2]) == ("ok", "")
+    made.database.execute("DELETE FROM sync_runs")
+
+
+def examined(made: Roles) -> list[Finding]:
+    environ = {"DATABASE_URL": made.url("runtime"), "LISTENER_QUEUES": "import", "LISTENER_SCHEMA": made.schema}
+    return anyio.run(examine, load_environment(environ, None)).findings
 
 
 def _quoted(name: str) -> str:

@@ -127,7 +127,7 @@ async def examine(
                 continue
             try:
                 if name == "grants":
-                    case = replace(case, queues=await _queues(pool))
+                    case = replace(case, queues=await _queues(patient))
                 findings += [replace(finding, check=name) for finding in await check(case)]
             except Unreachable as error:
                 findings.append(_unmade(name, error))
@@ -135,16 +135,22 @@ async def examine(
             except ListenerError as error:
                 findings.append(_unmade(name, error))
                 stop = "the database cannot be entered" if name == "reachable" else ""
+            except Exception as error:  # noqa: BLE001 - one check that breaks must not take the others along
+                seen = f"the check itself broke: {type(error).__name__}: {error}"
+                findings.append(Finding("unknown", seen, "please report it", check=name))
         asked = patient.asked + (pool_end.asked if pool_end is not patient else 0)
         return Examination(findings, asked, time.perf_counter() - started_s)
 
 
-async def _queues(pool: Pool) -> list[Queue]:
+async def _queues(patient: Patient) -> list[Queue]:
+    """Our queues and the attached ones, without those whose schema we may not enter: the check of grants names it."""
     own = list(QUEUES.values())
     try:
-        return own + [each.queue for each in await list_attached(pool)]
+        closed = {row["object"] for row in await patient.ask("grants")}
+        attached = [each.queue for each in await list_attached(patient.pool)]
     except DatabaseError:  # the check of grants names what is missing
         return own
+    return own + [queue for queue in attached if f"schema {queue.schema}" not in closed]
 
 
 def _why_not(name: str, findings: list[Finding]) -> str:

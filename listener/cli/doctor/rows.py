@@ -82,5 +82,5 @@ async def sequences(case: Case) -> list[Finding]:
         if row["given"] is not None and row["given"] < row["highest"]
     ]
     unseen = sum(row["given"] is None for row in rows)
-    told = f"; {unseen} are the owner's to look at" if unseen else ""
+    told = f"; {unseen} of attached tables are their owner's to look at" if unseen else ""
     return problems or [ok(f"{several(len(rows) - unseen, 'sequence')} not behind{told}")]

@@ -47,9 +47,9 @@ async def _grants(patient: Patient, schema: str) -> list[Finding]:
         return [fail(seen, "as an administrator: run deploy/roles.sql, or come as a role that it made")]
     if lacking:
         words = ", ".join(f"{each['privilege']} on {each['object']}" for each in lacking[:_SHOWN])
-        cures = "; ".join(each["cure"] for each in lacking[:_SHOWN])
+        cures = "; ".join(each["cure"] for each in lacking)
         more = f" … ({len(lacking) - _SHOWN} more)" if len(lacking) > _SHOWN else ""
-        advice = f"as the owner: {cures}{more}; or run deploy/roles.sql, which grants all of it"
+        advice = f"as the owner: {cures}; or run deploy/roles.sql, which grants all of it"
         problems.append(fail(f"{role} lacks {words}{more}", advice))
     if not around["may_use"]:
         problems.append(fail(f"{role} may not use schema {schema}", f"as the owner: {around['cure_use']}"))
