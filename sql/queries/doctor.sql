@@ -231,6 +231,11 @@ JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjs
 WHERE p.role = 'runtime' AND p.kind = 'table'
 ORDER BY 1;
 
+-- name: number_again
+-- A cure, never run by us: for a column whose identity somebody has taken away.
+ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL; ALTER TABLE {table} ALTER COLUMN {column} ADD {generated};
+SELECT setval(pg_get_serial_sequence({table_text}, {column_text}), coalesce(max({column}), 0) + 1, false) FROM {table};
+
 -- name: highest
 -- The highest number of a column that a sequence numbers; its index has it.
 SELECT max({name})::bigint AS highest FROM {table};

@@ -33,6 +33,8 @@ UNPREPARED = {
     "start": "a part of claim",
     **dict.fromkeys(("is_stranded", "nth_stale_s", "has_bell"), "a part of survey, prepared with it"),
     "survey_all": "made of the surveys of all queues, which tests/engine runs",
+    "mark_old_orders": "a command, run by `listener migrate`",
+    "number_again": "a cure, for a person to run",
     "limit_locks": "a command, run by `listener attach`",
 }
 #: Values for the fields of templates, where they are not a queue's.

@@ -33,7 +33,7 @@ OTHERS = {
 }
 #: Parts of statements, and commands that cannot be planned.
 PARTS = {"start", "unblocked", "same_key", "result_column", "undo_update", "undo_insert", "copy_orders", "clear_orders",
-         "prepare_merge", "statuses"}  # fmt: skip
+         "prepare_merge", "statuses", "number_again"}  # fmt: skip
 #: What a plan does not show: sequences, what functions and triggers do, and the commands' own words. Rolled back.
 DEEDS = (
     "SELECT nextval('listener_session_key')",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from listener.cli.doctor.finding import Case, Finding, fail, ok, warn
-from listener.db.doctor import catalogue
+from listener.db.doctor import catalogue, numbering
 
 #: What orders depend on; the rest costs time only.
 _GRAVE = frozenset({"table", "column", "function", "trigger", "unique"})
@@ -40,7 +40,7 @@ def differences(wanted: Sequence[Thing], found: Sequence[Thing]) -> Iterator[Fin
             if kind != "trigger" and (each["is_ours"] or kind in ("table", "column", "unique")):
                 yield _missing(each)
         elif kind == "column" and _lacks_its_number(each, now):
-            yield _unnumbered(each, now)
+            yield _unnumbered(each)
         elif now["definition"] != each["definition"] and (
             each["is_ours"] or (table == "orders_inbox" and kind == "column" and _lacks_a_default(each, now))
         ):
@@ -61,16 +61,10 @@ def _lacks_its_number(wanted: Thing, now: Thing) -> bool:
     return "IDENTITY" in wanted["definition"] and is_integer and not is_numbered
 
 
-def _unnumbered(each: Thing, now: Thing) -> Finding:
+def _unnumbered(each: Thing) -> Finding:
     table, _, column = str(each["name"]).partition(".")
-    must = "" if "NOT NULL" in now["definition"] else f"ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL; "
-    generated = each["definition"][each["definition"].index("GENERATED") :]
-    number = f"pg_get_serial_sequence('{table}', '{column}'), coalesce(max({column}), 0) + 1, false"
-    return fail(
-        f"column {each['name']} is numbered by nobody, and every INSERT that does not number it is refused",
-        f"{must}ALTER TABLE {table} ALTER COLUMN {column} ADD {generated};"
-        f" {' '.join(('SELECT', f'setval({number})', 'FROM', table))}",
-    )
+    seen = f"column {each['name']} is numbered by nobody, and every INSERT that does not number it is refused"
+    return fail(seen, numbering(table, column, each["definition"]))
 
 
 def _missing(each: Thing) -> Finding:
