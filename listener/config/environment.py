@@ -94,7 +94,7 @@ class Environment(ImportEnvironment):
     await_migration: bool = Field(
         default=False,
         alias="LISTENER_AWAIT_MIGRATION",
-        description="true: `listener run` waits for a schema of its release, where it would end",
+        description="true: `listener run` waits for a schema of its release and for its grants, where it would end",
     )
     recycle_after: int = Field(
         default=0,
