@@ -2,7 +2,8 @@
 
 ``--postgres`` chooses the server: nothing = the embedded 18, a directory = the binaries of another version (a private
 server is started from them), a URL = a server that runs already (its user must be allowed to create databases),
-``docker`` or ``docker:17`` = a container. Each xdist worker has its own private server.
+``docker`` or ``docker:17`` = a container. Each xdist worker has its own private server. ``--as-runtime-role`` chooses
+who the service under test is there (tests/login.py).
 """
 
 import itertools
@@ -18,12 +19,14 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from login import Login
 from psycopg import sql
 from waiting import until
 
 from listener.core.errors import ConfigError
 from listener.db.embedded import Cluster, embedded_bin_dir
-from listener.db.migrate import migrate
+
+pytest_plugins = ["own_role"]
 
 # Ctrl-C must reach what the tests start, also where a shell started the tests in the background with SIGINT ignored.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -59,13 +62,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 class Server:
     """The server of this test session: makes and drops databases, sees who is connected to them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, login: Login | None = None) -> None:
         self._url = url
+        self.login = login or Login()
         self._admin = psycopg.connect(url, autocommit=True, application_name=APPLICATION_NAME)
         #: Such as 150018.
         self.version = self._admin.info.server_version
 
     def close(self) -> None:
+        self.login.drop(self._admin)
         self._admin.close()
 
     def url(self, database: str) -> str:
@@ -98,12 +103,13 @@ class Server:
 
 
 class Database:
-    """One database, for one test."""
+    """One database, for one test. url: the administrator's address, service_url: the one that the service is given."""
 
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
         self.name = name
         self.url = server.url(name)
+        self.service_url = server.login.url(self.url)
         self._opened: list[psycopg.Connection] = []
         self._conn: psycopg.Connection | None = None
 
@@ -114,11 +120,20 @@ class Database:
         cursor = self._conn.execute(query, params)
         return cursor.fetchall() if cursor.description else []
 
-    def connect(self, **options: Any) -> psycopg.Connection:
+    def connect(self, *, as_service: bool = False, **options: Any) -> psycopg.Connection:
         """Open one more autocommit connection; closed after the test if the test does not."""
-        conn = psycopg.connect(self.url, **{"autocommit": True, "application_name": APPLICATION_NAME, **options})
+        url = self.service_url if as_service else self.url
+        conn = psycopg.connect(url, **{"autocommit": True, "application_name": APPLICATION_NAME, **options})
         self._opened.append(conn)
         return conn
+
+    def install(self, schema: str = "public") -> None:
+        """Migrate, and let the service in."""
+        self.server.login.install(self.url, schema)
+
+    def grant(self, schema: str = "public") -> None:
+        """Let the service at tables that were attached since: `deploy/roles.sql` once more."""
+        self.server.login.grant(self.url, schema)
 
     def connections(self) -> list[tuple[Any, ...]]:
         """Return the clients that are connected now, without those of this object."""
@@ -165,17 +180,17 @@ def server_bin_dir(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, service_login: Login) -> Iterator[Server]:
     """The server of this worker."""
     where = request.config.getoption("--postgres")
     with ExitStack() as stack:
         if where is None or Path(where).is_dir():
-            url = stack.enter_context(private_server(Path(where) if where else None)).url()
+            url = stack.enter_context(private_server(Path(where) if where else None, service_login)).url()
         elif where.partition(":")[0] == "docker":
             url = stack.enter_context(container(where.partition(":")[2] or "18"))
         else:
             url = where
-        server = Server(url)
+        server = Server(url, service_login)
         stack.callback(server.close)
         yield server
 
@@ -184,7 +199,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 def template(server: Server) -> Iterator[str]:
     """A migrated database to clone."""
     name = server.create()
-    migrate(server.url(name), "public")
+    server.login.install(server.url(name))
     yield name
     server.drop(name)
 
@@ -204,10 +219,17 @@ def empty_database(server: Server) -> Iterator[Database]:
 
 
 @pytest.fixture
-def own_cluster(server_bin_dir: Path) -> Iterator[Cluster]:
+def own_cluster(server_bin_dir: Path, service_login: Login) -> Iterator[Cluster]:
     """A running private server that the test may stop, start and break."""
-    with private_server(server_bin_dir) as cluster:
+    with private_server(server_bin_dir, service_login) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def own_service_url(own_cluster: Cluster, service_login: Login) -> str:
+    """The service's address of that server's database, which is migrated."""
+    service_login.install(own_cluster.url())
+    return service_login.url(own_cluster.url())
 
 
 @pytest.fixture(scope="session")
@@ -220,12 +242,17 @@ def psql(server_bin_dir: Path) -> Path:
 
 
 @contextmanager
-def private_server(bin_dir: Path | None) -> Iterator[Cluster]:
+def private_server(bin_dir: Path | None, login: Login | None = None) -> Iterator[Cluster]:
     # Not below pytest's own temporary folder: that one is closed to the account that the server runs as.
     with tempfile.TemporaryDirectory(prefix="listener-tests-") as folder:
-        cluster = Cluster(bin_dir=bin_dir, data_dir=Path(folder) / "data", settings=SERVER_SETTINGS)
+        login = login or Login()
+        cluster = Cluster(
+            bin_dir=bin_dir, data_dir=Path(folder) / "data", settings={**SERVER_SETTINGS, **login.settings}
+        )
         with cluster:
+            login.watch(cluster.log_path)
             yield cluster
+        login.look()
 
 
 @contextmanager

@@ -28,12 +28,12 @@ def statement(name: str, queue: Queue = UPLOAD) -> sql.Composed:
 def open_pool(database: Database, *, schema: str = "public", **options: Any) -> Pool:
     """Return a pool of the product's, to be entered."""
     settings = {"is_pooled": False, "min_size": 1, "max_size": 2, **options}
-    return Pool(database.url, schema=schema, **settings)
+    return Pool(database.service_url, schema=schema, **settings)
 
 
 def engine_connection(database: Database, *, schema: str = "public") -> psycopg.Connection[dict[str, Any]]:
     """Open a connection with the settings of the engine's pool connections."""
-    conn = database.connect(row_factory=dict_row)
+    conn = database.connect(as_service=True, row_factory=dict_row)
     params = {"statement_timeout_ms": "60000", "search_path": search_path(schema)}
     conn.execute(query("session", "engine_settings"), params)
     return conn
@@ -47,7 +47,7 @@ def claim(conn: psycopg.Connection[Any], limit: int, *, session_key: int = SESSI
 
 def lease(database: Database, key: int = SESSION, *, schema: str = "public") -> psycopg.Connection[Any]:
     """Open a session that holds the lease `key`; closing it is the death of its process."""
-    conn = database.connect()
+    conn = database.connect(as_service=True)
     conn.execute("SELECT pg_advisory_lock(%s, %s)", [lock_class(schema), key])
     return conn
 

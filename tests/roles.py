@@ -9,12 +9,10 @@ from typing import Any
 
 import psycopg
 from conftest import Database, Server, fresh_database
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from login import ROLES, as_role, run_script
+from psycopg.conninfo import make_conninfo
 
 from listener.db.migrate import migrate
-
-SCRIPT = Path(__file__).parents[1] / "deploy" / "roles.sql"
-ROLES = ("owner", "runtime", "writer", "reader")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +28,7 @@ class Roles:
         return f"{self.prefix}_{role}"
 
     def url(self, role: str) -> str:
-        parts = conninfo_to_dict(self.database.url)
-        return f"postgresql://{self.name(role)}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+        return as_role(self.database.url, self.name(role))
 
     def connect(self, role: str, **options: Any) -> psycopg.Connection[Any]:
         """Open an autocommit connection of a role, in the installation's schema."""
@@ -40,13 +37,7 @@ class Roles:
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run the script."""
-        return subprocess.run(
-            [str(self.psql), "--no-psqlrc", "--quiet", self.database.url, *arguments, "-f", str(SCRIPT)],
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return run_script(self.psql, self.database.url, *arguments, environ=environ)
 
     def apply(self) -> str:
         """Run the script for this installation; what it printed."""

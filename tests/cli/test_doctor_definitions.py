@@ -14,6 +14,8 @@ from listener.cli.doctor.definitions import differences
 from listener.db.doctor import catalogue
 from listener.db.migrate import migrate
 
+pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
+
 
 def test_the_catalogue_is_what_the_files_make(database: Database) -> None:
     """On every server that the tests run on."""

@@ -8,6 +8,8 @@ from queues import lease
 
 from cli.ward import Ward
 
+pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
+
 
 @contextmanager
 def past_the_triggers(patient: Ward, key: str, value: str) -> Iterator[None]:

@@ -10,6 +10,8 @@ from psycopg import sql
 from cli.ward import Ward
 from listener.db.migrate import migrate
 
+pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
+
 
 def test_never_migrated(patient: Ward, server: Server) -> None:
     with fresh_database(server) as empty:

@@ -16,6 +16,8 @@ from listener.cli.doctor.finding import Case, Finding, Verdict
 from listener.cli.doctor.server import judge_version
 from listener.db.migrate import status
 
+pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
+
 
 def test_a_healthy_database_is_told_so(patient: Ward) -> None:
     found = patient.examine()

@@ -20,6 +20,8 @@ from listener.cli.doctor.examination import CHECKS
 from listener.db.embedded import Cluster
 from listener.db.migrate import migrate
 
+pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
+
 
 @pytest.fixture
 def open_transaction(patient: Ward) -> Iterator[psycopg.Connection[Any]]:

@@ -19,6 +19,8 @@ from listener.cli.rollout import STAGES, Criterion, judge, read_exposition
 from listener.cli.rollout import check as check_command
 from listener.core.errors import ConfigError
 
+pytestmark = pytest.mark.own_role("the roll-out is judged where the doctor sees every session")
+
 HOURS = 2.0
 NAMES = ["settings", "watched", "skip upload", "work", "API calls", "rate limit", "errors", "connections",
          "skip import", "end to end", "syncs", "doctor"]  # fmt: skip

@@ -184,6 +184,7 @@ def test_new_rows_of_an_adopted_table_are_claimed_and_old_ones_stay_as_they_are(
     """Until a person edits or retries them: without a priority or a time they were never due."""
     empty_database.execute(NULLABLE_TABLE)
     migrate(empty_database.url, "public")
+    empty_database.grant()
     empty_database.execute("INSERT INTO orders_inbox (order_number) VALUES ('new')")
     conn = engine_connection(empty_database)
     assert [row[NUMBER] for row in claim(conn, 10)] == ["new"]

@@ -115,6 +115,7 @@ async def test_the_engines_statements_work_on_an_attached_table(database: Databa
     table, wish = LIVES[what]
     database.execute(table.encode())
     attach(database.url, "public", wish)
+    database.grant()
     async with open_pool(database) as pool:
         (read,) = await list_attached(pool)
         queue = QueueTable(pool, read.queue, key_type=read.key_type)
@@ -152,6 +153,7 @@ async def test_an_edit_during_the_work_is_not_lost(database: Database) -> None:
     """The settle sees another revision."""
     database.execute("CREATE TABLE t (id int PRIMARY KEY, note json)")
     attach(database.url, "public", Wish(table="t", content=["note"], ready="paid"))
+    database.grant()
     async with open_pool(database) as pool:
         read = await read_attached(pool, "t")
         queue = QueueTable(pool, read.queue, key_type=read.key_type)
@@ -170,6 +172,7 @@ async def test_the_claim_uses_the_index(database: Database, name: str) -> None:
     )
     database.execute("CREATE TABLE p PARTITION OF parts FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
     attach(database.url, "public", Wish(table=name))
+    database.grant()
     database.execute(f"INSERT INTO {name} (id, status) SELECT g, 'Done' FROM generate_series(1, 10000) g")
     async with open_pool(database) as pool:
         claim = statement("claim", (await read_attached(pool, name)).queue)
@@ -358,7 +361,8 @@ async def test_an_installation_in_another_schema(empty_database: Database) -> No
     migrate(empty_database.url, home)
     empty_database.execute(FILLED)
     attach(empty_database.url, home, Wish(table="t", schema="public", content=["note"]))
-    bell = Bell(empty_database.connect())
+    empty_database.grant(home)
+    bell = Bell(empty_database.connect(as_service=True))
     assert bell.turn_on(Queue(name="t", table="t", schema="public")) == "held"
     empty_database.execute("INSERT INTO t VALUES (0, 'n')")
     assert bell.rings() == ["t"]

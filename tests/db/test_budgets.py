@@ -54,7 +54,7 @@ class Account:
 
 @pytest.fixture
 async def pool(database: Database) -> AsyncIterator[Pool]:
-    async with Pool(database.url, schema="public", is_pooled=False, min_size=1, max_size=8) as pool:
+    async with Pool(database.service_url, schema="public", is_pooled=False, min_size=1, max_size=8) as pool:
         yield pool
 
 

@@ -49,7 +49,7 @@ async def test_the_servers_limit_ends_a_statement_and_keeps_the_connection(datab
 
 async def test_our_own_limit_cancels_on_the_server_and_keeps_the_connection(database: Database) -> None:
     """The second line of defence: the server's limit did not end it."""
-    conn = await psycopg.AsyncConnection.connect(database.url, autocommit=True)
+    conn = await psycopg.AsyncConnection.connect(database.service_url, autocommit=True)
     try:
         with pytest.raises(Unreachable, match=r"did not answer within 0\.3 s"):
             await shielded(lambda: conn.execute("SELECT pg_sleep(30)"), limit_s=0.3)
@@ -62,7 +62,7 @@ async def test_our_own_limit_cancels_on_the_server_and_keeps_the_connection(data
 
 async def test_the_callers_own_deadline_neither_cuts_nor_shortens_it(database: Database) -> None:
     """What anyio alone would do: close the connection and leave the statement running. The shield prevents it."""
-    conn = await psycopg.AsyncConnection.connect(database.url, autocommit=True)
+    conn = await psycopg.AsyncConnection.connect(database.service_url, autocommit=True)
     try:
         with anyio.move_on_after(0.05) as scope:
             cursor = await shielded(lambda: conn.execute("SELECT 1 FROM pg_sleep(0.3)"), limit_s=5)
@@ -75,7 +75,7 @@ async def test_the_callers_own_deadline_neither_cuts_nor_shortens_it(database: D
 
 async def test_a_cancelled_caller_gets_the_statement_finished(database: Database) -> None:
     """It leaves after the commit, never in between; the connection goes back to the pool."""
-    database.execute("CREATE TABLE done (n int)")
+    database.execute("CREATE TABLE done (n int); GRANT ALL ON done TO PUBLIC")
     slow = sql.SQL("INSERT INTO done SELECT 1 FROM pg_sleep(0.3)")
     async with open_pool(database, min_size=1, max_size=1) as pool:
         before = await backend(pool)
@@ -88,7 +88,7 @@ async def test_a_cancelled_caller_gets_the_statement_finished(database: Database
 
 
 async def test_a_caller_that_is_cancelled_already_runs_nothing(database: Database) -> None:
-    database.execute("CREATE TABLE done (n int)")
+    database.execute("CREATE TABLE done (n int); GRANT ALL ON done TO PUBLIC")
     async with open_pool(database) as pool:
         with anyio.CancelScope() as scope:
             scope.cancel()

@@ -49,7 +49,7 @@ async def test_a_failed_statement_takes_neither_its_name_nor_its_connection_alon
 )
 async def test_a_table_that_was_altered_costs_one_statement(database: Database, pool: Pool, change: str) -> None:
     """ "cached plan must not change result type": the connection is replaced, because it would say so for ever."""
-    database.execute("CREATE TABLE things (n int)")
+    database.execute("CREATE TABLE things (n int); GRANT ALL ON things TO PUBLIC")
     for _ in range(OFTEN_ENOUGH):
         await pool.run(READ, name="read")
     before = await backend(pool)
@@ -64,7 +64,7 @@ async def test_a_table_that_was_altered_costs_one_statement(database: Database, 
 
 async def test_a_forgotten_prepared_statement_costs_one_statement(database: Database, pool: Pool) -> None:
     """Somebody between us and the server cleaned up."""
-    database.execute("CREATE TABLE things (n int)")
+    database.execute("CREATE TABLE things (n int); GRANT ALL ON things TO PUBLIC")
     for _ in range(OFTEN_ENOUGH):
         await pool.run(READ, name="read")
     before = await backend(pool)

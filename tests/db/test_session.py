@@ -18,7 +18,7 @@ async def test_what_is_set_for_idle_people_does_not_end_the_session(database: Da
         foreign["transaction_timeout"] = "5s"
     for setting, value in foreign.items():
         database.execute(sql.SQL("ALTER DATABASE {} SET {} = {}").format(name, sql.Identifier(setting), value))
-    session = await Session.open(database.url, schema="public")
+    session = await Session.open(database.service_url, schema="public")
     async with anyio.create_task_group() as group:
         group.start_soon(session.listen)
         for setting in foreign:

@@ -21,7 +21,7 @@ INSERT = sql.SQL("INSERT INTO things (n) VALUES (1)")
 @pytest.fixture
 async def pool(database: Database) -> AsyncIterator[Pool]:
     """One connection: who does not give it back keeps everybody waiting."""
-    database.execute("CREATE TABLE things (n int)")
+    database.execute("CREATE TABLE things (n int); GRANT ALL ON things TO PUBLIC")
     async with open_pool(database, min_size=1, max_size=1) as pool:
         yield pool
 

@@ -134,6 +134,7 @@ def test_sql_recipes_give_the_right_figures(sample: Database) -> None:
     assert first(answers["pool health"]) == (1, 0, 1)
 
 
+@pytest.mark.own_role("the test plays a connection of the product")
 def test_activity_recipes_name_who_does_what(sample: Database) -> None:
     holder = sample.connect(autocommit=False, application_name="order-listener upload-1")
     holder.execute("LOCK TABLE orders_inbox IN SHARE MODE")

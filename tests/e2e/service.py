@@ -23,6 +23,8 @@ PAYLOAD = {
     "ship_to": {"name": "A Buyer", "street1": "1 Main St", "city": "Austin", "postal_code": "78701", "country": "US"},
     "items": [{"line_item_key": "1", "sku": "ABC", "name": "Thing", "quantity": 2, "unit_price": "9.99"}],
 }
+#: The commands that the schema's owner runs.
+OWNERS_COMMANDS = ("migrate", "attach", "detach")
 
 
 class Service:
@@ -113,8 +115,9 @@ def clean_environ() -> dict[str, str]:
 class Services:
     """The processes of one test, all on one database and one sandbox."""
 
-    def __init__(self, database_url: str, sandbox_url: str, folder: Path) -> None:
+    def __init__(self, database_url: str, sandbox_url: str, folder: Path, owner_url: str | None = None) -> None:
         self.folder = folder
+        self._owner_url = owner_url or database_url
         self.environ = {
             **clean_environ(),
             "DATABASE_URL": database_url,
@@ -134,10 +137,11 @@ class Services:
         return service
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run one command of the command line to its end."""
+        """Run one command of the command line to its end; those that change the schema as its owner."""
+        owner = {"DATABASE_URL": self._owner_url} if arguments and arguments[0] in OWNERS_COMMANDS else {}
         return subprocess.run(
             [sys.executable, "-m", "listener", *arguments],
-            env={**self.environ, **environ},
+            env={**self.environ, **owner, **environ},
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -146,10 +150,10 @@ class Services:
 
 
 @contextmanager
-def services(database_url: str, api: Client, folder: Path) -> Iterator[Services]:
+def services(database_url: str, api: Client, folder: Path, *, owner_url: str | None = None) -> Iterator[Services]:
     """Processes that are gone when the block ends."""
     host, port = api.address
-    group = Services(database_url, f"http://{host}:{port}", folder)
+    group = Services(database_url, f"http://{host}:{port}", folder, owner_url)
     try:
         yield group
     finally:

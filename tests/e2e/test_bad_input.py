@@ -157,13 +157,14 @@ def test_an_adopted_table_of_type_json_may_hold_what_jsonb_refuses(
     database, orders = empty_database, Orders(empty_database)
     database.execute("CREATE TABLE orders_inbox (order_number text, payload json)")
     migrate(database.url, "public")
+    database.grant()
     texts = {
         "nul": json.dumps(ship_to(name="A\x00B")),
         "surrogate": json.dumps(ship_to(name="A\ud800B")),
         "key": json.dumps({**PAYLOAD, "a\ud800": 1}),
         "emoji": json.dumps(ship_to(name="A 🚀 Buyer")),
     }
-    with services(database.url, api, tmp_path) as group:
+    with services(database.service_url, api, tmp_path) as group:
         service = group.start().wait_ready()
         for number, text in texts.items():
             database.execute("INSERT INTO orders_inbox (order_number, payload) VALUES (%s, %s)", [number, text])

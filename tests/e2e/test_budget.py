@@ -77,7 +77,7 @@ def running(server: Server, template: str, folder: Path, *, batch_size: int, win
             " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value",
             [str(batch_size)],
         )
-        with services(database.url, api, folder) as listeners:
+        with services(database.service_url, api, folder) as listeners:
             for _ in range(PROCESSES):
                 listeners.start(**environ)
             for service in listeners.all:

@@ -178,8 +178,9 @@ def test_the_dry_run_is_a_script_that_psql_runs(
 
 
 def test_migrate_uses_the_schema_it_is_told(empty_database: Database, call: Call) -> None:
-    url = {"DATABASE_URL": empty_database.url, "LISTENER_SCHEMA": "shop"}
-    assert call("migrate", **url).returncode == DONE
+    url = {"DATABASE_URL": empty_database.service_url, "LISTENER_SCHEMA": "shop"}
+    assert call("migrate", **url | {"DATABASE_URL": empty_database.url}).returncode == DONE
+    empty_database.grant("shop")
     tables = "SELECT to_regclass('shop.orders_inbox') IS NULL, to_regclass('public.orders_inbox') IS NULL"
     assert empty_database.execute(tables) == [(False, True)]
     assert call("status", **url).returncode == DONE
@@ -245,10 +246,10 @@ def test_rescue_gives_back_what_a_dead_session_left_and_nothing_else(
         assert "0 of 1 rows" in listed.stdout
         assert orders.counts() == {"Processing": 2, "Pending": 1}
 
-        done = call("rescue", "--json", DATABASE_URL=database.url)
+        done = call("rescue", "--json", DATABASE_URL=database.service_url)
         assert done.returncode == 0, done.stderr
         assert [(row["queue"], row["id"]) for row in json.loads(done.stdout)["stranded"]] == [("upload", second)]
-        again = call("rescue", DATABASE_URL=database.url)
+        again = call("rescue", DATABASE_URL=database.service_url)
         assert (again.returncode, again.stdout) == (0, "0 of 0 rows put back to Pending\n")
     assert database.execute("SELECT status, attempts FROM orders_inbox WHERE id = %s", [second]) == [("Pending", 0)]
     assert database.execute("SELECT status FROM orders_inbox WHERE id = %s", [first]) == [("Processing",)]
@@ -295,7 +296,7 @@ def test_status_and_rescue_know_attached_tables(database: Database, call: Call) 
 
 def test_retry_names_the_ids_that_it_left_alone(database: Database, orders: Orders, call: Call) -> None:
     orders.insert(1)
-    done = call("retry", "upload", "--id", "1", "--id", "77", DATABASE_URL=database.url)
+    done = call("retry", "upload", "--id", "1", "--id", "77", DATABASE_URL=database.service_url)
     assert problem(done, FAILED) == "not retried, because no such row, or neither Failed nor done: 1, 77"
     assert done.stdout == "0 orders put back to Pending\n"
 
@@ -483,7 +484,7 @@ def test_an_unknown_host_is_one_line(arguments: list[str], call: Call) -> None:
 
 @pytest.mark.parametrize("arguments", [["status"], ["migrate"]], ids=" ".join)
 def test_an_unknown_database_is_one_line(arguments: list[str], database: Database, call: Call) -> None:
-    done = call(*arguments, DATABASE_URL=in_place(database.url, database="nowhere"))
+    done = call(*arguments, DATABASE_URL=in_place(database.service_url, database="nowhere"))
     assert re.search(r"the database \S+/nowhere does not exist: create it", problem(done, FAILED))
 
 
@@ -518,6 +519,7 @@ def test_a_wrong_password_is_one_line(strict_server: str, call: Call, commands: 
         assert "not-this-one" not in done.stderr
 
 
+@pytest.mark.own_role("a role without rights")
 def test_a_role_without_rights_is_one_line(database: Database, call: Call, commands: Services) -> None:
     role = f"weak_{database.name}"
     database.execute(f"CREATE ROLE {role} LOGIN")
@@ -537,7 +539,8 @@ def test_a_role_without_rights_is_one_line(database: Database, call: Call, comma
 def test_a_database_that_was_never_migrated_is_one_line(
     arguments: list[str], empty_database: Database, call: Call
 ) -> None:
-    done = call(*arguments, DATABASE_URL=empty_database.url)
+    empty_database.grant()
+    done = call(*arguments, DATABASE_URL=empty_database.service_url)
     assert re.fullmatch(r"schema public of \S+ was never migrated: run `listener migrate`", problem(done, FAILED))
 
 
@@ -545,8 +548,8 @@ def test_a_newer_database_is_one_line(database: Database, call: Call, commands: 
     database.execute(
         "INSERT INTO listener_migrations (name, kind, checksum) VALUES ('migrations/9999_later.sql', 'migration', 'x')"
     )
-    url = {"DATABASE_URL": database.url}
-    for done in (call("status", **url), call("migrate", **url), commands.run("run", **url)):
+    url, owners = {"DATABASE_URL": database.service_url}, {"DATABASE_URL": database.url}
+    for done in (call("status", **url), call("migrate", **owners), commands.run("run", **url)):
         line = problem(done, FAILED)
         assert "is newer than this code, which does not know migrations/9999_later.sql" in line
         assert "install the newer order-listener" in line
@@ -568,24 +571,27 @@ def test_run_waits_for_a_database_that_is_away_and_says_so(commands: Services) -
 
 
 def test_run_ends_when_the_database_does_not_exist(database: Database, commands: Services) -> None:
-    done = commands.run("run", DATABASE_URL=in_place(database.url, database="nowhere"))
+    done = commands.run("run", DATABASE_URL=in_place(database.service_url, database="nowhere"))
     assert "/nowhere does not exist: create it" in problem(done, FAILED)
 
 
 def test_run_ends_when_the_schema_was_never_migrated(empty_database: Database, commands: Services) -> None:
-    done = commands.run("run", DATABASE_URL=empty_database.url)
+    empty_database.grant()
+    done = commands.run("run", DATABASE_URL=empty_database.service_url)
     assert re.fullmatch(r"schema public of \S+ was never migrated: run `listener migrate`", problem(done, FAILED))
 
 
 def test_run_waits_for_a_migration_where_it_is_told_to(empty_database: Database, commands: Services) -> None:
     """A container starts beside the migration: it lives, is not ready and says why, and goes on by itself."""
-    service = commands.start(LISTENER_AWAIT_MIGRATION="true", DATABASE_URL=empty_database.url)
+    empty_database.grant()
+    service = commands.start(LISTENER_AWAIT_MIGRATION="true", DATABASE_URL=empty_database.service_url)
     try:
         lines = until(lambda: service.events("No database session")[1:], deadline_s=30, what="two attempts")
         assert "was never migrated: run `listener migrate`" in lines[0]["reason"]
         assert service.get("/livez")[0] == 200
         assert service.get("/readyz")[0] == 503
-        migrate(empty_database.url, "public")
+        migrate(empty_database.url, "public")  # not yet granted, where a role needs grants
+        empty_database.grant()
         service.wait_ready()
         assert service.stop() == 0
     finally:

@@ -8,7 +8,6 @@ from waiting import until
 
 from e2e.service import Service
 from e2e.world import World
-from listener.db.migrate import migrate
 
 #: No safety poll comes to the help of a change that nobody noticed.
 LONG_S = 300
@@ -141,7 +140,7 @@ def test_a_session_that_ends_with_a_change_does_not_lose_it(town: World) -> None
 
 
 def test_two_schemas_of_one_database_have_their_own_configuration(town: World) -> None:
-    migrate(town.database.url, "second")
+    town.database.install("second")
     first, second = town.start(), town.start(LISTENER_SCHEMA="second")
     update = "UPDATE {}configuration_params SET param_value = %s WHERE param_key = 'fast_polling_interval'"
 

@@ -17,7 +17,6 @@ from e2e.exposition import Exposition
 from e2e.service import Orders, Service, Services, services
 from e2e.world import World, world
 from listener.db.embedded import Cluster
-from listener.db.migrate import migrate
 
 TOKEN = "an-api-token-9f2c"
 PASSWORD = "a-password-51d0"
@@ -235,10 +234,10 @@ def test_operations_that_run_side_by_side_are_listed_one_by_one(
 
 def test_secrets_are_nowhere(listeners: Services, orders: Orders, database: Any) -> None:
     """Neither in a reply, nor in the log, nor in what commands print, also not when the credentials are refused."""
-    address = urlsplit(database.url)
+    address = urlsplit(database.service_url)
     if address.password:
         pytest.skip("the server's own password is in its address")
-    login = with_password(database.url)
+    login = with_password(database.service_url)
     environ = {"SHIPSTATION_API_SECRET": API_SECRET, "LISTENER_API_TOKEN": TOKEN, "DATABASE_URL": login}
     service = listeners.start(**environ).wait_ready()
     orders.insert(1)
@@ -290,11 +289,10 @@ def test_a_paused_connector_is_shown_and_does_not_make_the_process_unready(
 
 
 def test_while_the_database_is_away_every_answer_says_so_at_once(
-    own_cluster: Cluster, api: Client, tmp_path: Path
+    own_cluster: Cluster, own_service_url: str, api: Client, tmp_path: Path
 ) -> None:
     """Not ready, alive, JSON errors, and metrics without old figures; afterwards all is well again by itself."""
-    migrate(own_cluster.url(), "public")
-    with services(own_cluster.url(), api, tmp_path) as group:
+    with services(own_service_url, api, tmp_path) as group:
         service = group.start().wait_ready()
         assert ask(service, "/readyz").status == 200
         own_cluster.stop("immediate")

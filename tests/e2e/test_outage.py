@@ -89,7 +89,7 @@ def both(server: Server, template: str, tmp_path_factory: pytest.TempPathFactory
             "INSERT INTO configuration_params VALUES ('max_attempts', '3')"
             " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value"
         )
-        with services(database.url, api, tmp_path_factory.mktemp("outage")) as group:
+        with services(database.service_url, api, tmp_path_factory.mktemp("outage")) as group:
             listeners = [group.start(SHIPSTATION_TIMEOUT=TIMEOUT_S).wait_ready() for _ in range(2)]
             yield Shop(database, Orders(database), api, listeners)
             assert [service.stop() for service in listeners] == [0, 0]

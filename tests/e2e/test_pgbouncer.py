@@ -36,7 +36,7 @@ class Bouncer:
     """A running PgBouncer. It refuses root, so it runs as another user and in a folder that one can enter."""
 
     def __init__(self, database: Database, folder: Path, port: int) -> None:
-        parts = conninfo_to_dict(database.url)
+        parts = conninfo_to_dict(database.service_url)
         self._user = str(parts.get("user") or pwd.getpwuid(os.geteuid()).pw_name)
         self._port = port
         self.url = f"postgresql://{self._user}@127.0.0.1:{port}/{database.name}"
@@ -108,7 +108,10 @@ def test_several_processes_work_through_it_with_a_direct_session(
         "INSERT INTO configuration_params VALUES ('upload_batch_size', '5')"
         " ON CONFLICT (param_key) DO UPDATE SET param_value = excluded.param_value"
     )
-    group = [listeners.start(DATABASE_URL=bouncer.url, LISTENER_DIRECT_URL=database.url).wait_ready() for _ in range(3)]
+    group = [
+        listeners.start(DATABASE_URL=bouncer.url, LISTENER_DIRECT_URL=database.service_url).wait_ready()
+        for _ in range(3)
+    ]
     for wave in range(4):
         orders.insert(COUNT // 4, prefix=f"W{wave}")
         orders.wait_uploaded(COUNT // 4 * (wave + 1), DEADLINE_S)
@@ -135,7 +138,7 @@ def test_it_works_on_after_the_pooler_was_away(
     )
     with running(database) as first:
         port = first.url
-        service = listeners.start(DATABASE_URL=port, LISTENER_DIRECT_URL=database.url).wait_ready()
+        service = listeners.start(DATABASE_URL=port, LISTENER_DIRECT_URL=database.service_url).wait_ready()
         orders.insert(COUNT)
         until(lambda: orders.counts().get("Uploaded"), deadline_s=DEADLINE_S, what="progress")
         first.process.kill()
@@ -161,14 +164,14 @@ def test_a_session_through_it_is_refused_at_the_start(bouncer: Bouncer, listener
 def test_a_direct_address_that_leads_through_it_is_refused_as_well(
     bouncer: Bouncer, listeners: Services, api: Client, database: Database
 ) -> None:
-    refuses(listeners, DATABASE_URL=database.url, LISTENER_DIRECT_URL=bouncer.url)
+    refuses(listeners, DATABASE_URL=database.service_url, LISTENER_DIRECT_URL=bouncer.url)
 
 
 @pytest.mark.parametrize("is_direct_given", [False, True], ids=["session", "pool"])
 def test_startup_parameters_that_it_rejects_are_told(
     is_direct_given: bool, bouncer: Bouncer, listeners: Services, api: Client, database: Database
 ) -> None:
-    direct = {"LISTENER_DIRECT_URL": database.url} if is_direct_given else {}
+    direct = {"LISTENER_DIRECT_URL": database.service_url} if is_direct_given else {}
     line = refuses(listeners, DATABASE_URL=f"{bouncer.url}?options=-cwork_mem%3D8MB", **direct)
     assert "ignore_startup_parameters" in line
 

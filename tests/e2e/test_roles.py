@@ -14,6 +14,8 @@ from workflows.imports import shop
 
 from e2e.service import PAYLOAD, Service, Services, services
 
+pytestmark = pytest.mark.own_role("makes the four roles itself, under names of its own")
+
 SECRET = "a-long-random-token-0123456789"
 
 

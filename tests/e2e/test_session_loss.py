@@ -23,7 +23,6 @@ from waiting import until
 from e2e.proxy import Proxy, everything, the_session
 from e2e.service import Orders, Service, Services, services
 from listener.db.embedded import Cluster
-from listener.db.migrate import migrate
 
 COUNT = 300
 #: Two cores, shared with others: long enough for twelve starts of a connection that nobody answers.
@@ -104,7 +103,7 @@ def test_rows_of_a_claim_whose_reply_was_lost_are_given_back(
 ) -> None:
     """They are held by our own session, which lives on: nobody else would free them before the operation timeout."""
     configure(database, fast_polling_interval=300)
-    with Proxy(database.url) as proxy, services(proxy.url, api, tmp_path) as group:
+    with Proxy(database.service_url) as proxy, services(proxy.url, api, tmp_path) as group:
         service = group.start().wait_ready()
         with database.connect(autocommit=False) as writer:
             writer.execute("LOCK TABLE orders_inbox IN SHARE MODE")
@@ -171,12 +170,13 @@ def test_a_settle_that_waits_longer_than_a_statement_may_is_written_in_the_end(
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_stopped_server_is_waited_for(mode: Any, own_cluster: Cluster, api: Client, tmp_path: Path) -> None:
+def test_a_stopped_server_is_waited_for(
+    mode: Any, own_cluster: Cluster, own_service_url: str, api: Client, tmp_path: Path
+) -> None:
     database = Restarted(own_cluster)
-    migrate(own_cluster.url(), "public")
     configure(database, upload_batch_size=10)
     orders = Orders(database)
-    with services(own_cluster.url(), api, tmp_path) as group:
+    with services(own_service_url, api, tmp_path) as group:
         service = group.start().wait_ready()
         for outage in range(3):
             orders.insert(COUNT // 3, prefix=f"W{outage}")
@@ -197,10 +197,11 @@ def test_a_stopped_server_is_waited_for(mode: Any, own_cluster: Cluster, api: Cl
         show(service)
 
 
-def test_a_start_without_a_database_waits_for_it(own_cluster: Cluster, api: Client, tmp_path: Path) -> None:
-    migrate(own_cluster.url(), "public")
+def test_a_start_without_a_database_waits_for_it(
+    own_cluster: Cluster, own_service_url: str, api: Client, tmp_path: Path
+) -> None:
     own_cluster.stop()
-    with services(own_cluster.url(), api, tmp_path) as group:
+    with services(own_service_url, api, tmp_path) as group:
         service = group.start()
         tries = until(
             lambda: len(found := service.events("No database session")) >= 4 and found,
@@ -227,7 +228,7 @@ def test_a_half_open_connection_is_noticed_and_replaced(
     chosen: Callable[..., bool], orders: Orders, api: Client, database: Database, tmp_path: Path
 ) -> None:
     configure(database, upload_batch_size=10, fast_polling_interval=1)
-    with Proxy(database.url) as proxy, services(proxy.url, api, tmp_path) as group:
+    with Proxy(database.service_url) as proxy, services(proxy.url, api, tmp_path) as group:
         service = group.start().wait_ready()
         for round_ in range(2):
             orders.insert(COUNT // 2, prefix=f"W{round_}")
@@ -247,7 +248,7 @@ def test_a_network_that_is_gone_for_a_while_is_waited_for(
 ) -> None:
     """New connections get no answer either; then they do."""
     configure(database, upload_batch_size=10, fast_polling_interval=1)
-    with Proxy(database.url) as proxy, services(proxy.url, api, tmp_path) as group:
+    with Proxy(database.service_url) as proxy, services(proxy.url, api, tmp_path) as group:
         service = group.start().wait_ready()
         orders.insert(COUNT)
         until(lambda: api.stats()["in_flight"], what="a call under way")
@@ -266,7 +267,7 @@ def test_connections_that_are_cut_and_refused_come_back(
     orders: Orders, api: Client, database: Database, tmp_path: Path
 ) -> None:
     configure(database, upload_batch_size=10)
-    with Proxy(database.url) as proxy, services(proxy.url, api, tmp_path) as group:
+    with Proxy(database.service_url) as proxy, services(proxy.url, api, tmp_path) as group:
         service = group.start().wait_ready()
         for round_ in range(3):
             orders.insert(COUNT // 3, prefix=f"W{round_}")

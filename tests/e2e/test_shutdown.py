@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import Database
+from login import Login
 from queues import until_waiting
 from sandbox.server import Client
 from waiting import until
@@ -14,7 +15,6 @@ from waiting import until
 from e2e.proxy import Chosen, Link, Proxy, everything, the_session
 from e2e.service import Orders, Service, Services, services
 from listener.db.embedded import Cluster
-from listener.db.migrate import migrate
 
 #: Shorter than the shutdown timeout (25 s), longer than any wait of a loaded machine for a process that is ending.
 PROMPT_S = 20
@@ -153,9 +153,10 @@ def test_a_process_with_a_paused_connector_ends_at_once(
     assert rows(database) == [("Pending", 0, None)] * 3
 
 
-def test_a_process_whose_database_is_down_ends_at_once(own_cluster: Cluster, api: Client, tmp_path: Path) -> None:
-    migrate(own_cluster.url(), "public")
-    with services(own_cluster.url(), api, tmp_path) as group:
+def test_a_process_whose_database_is_down_ends_at_once(
+    own_cluster: Cluster, own_service_url: str, api: Client, tmp_path: Path
+) -> None:
+    with services(own_service_url, api, tmp_path) as group:
         service = group.start().wait_ready()
         own_cluster.stop("immediate")
         until(lambda: service.events("No database session"), deadline_s=30, what="the lost session")
@@ -164,11 +165,10 @@ def test_a_process_whose_database_is_down_ends_at_once(own_cluster: Cluster, api
 
 
 def test_a_process_that_loses_its_database_while_it_stops_still_ends(
-    own_cluster: Cluster, api: Client, tmp_path: Path
+    own_cluster: Cluster, own_service_url: str, api: Client, tmp_path: Path
 ) -> None:
     """The results cannot be written; the rows are free with the session, and the next process takes them."""
-    migrate(own_cluster.url(), "public")
-    with services(own_cluster.url(), api, tmp_path) as group:
+    with services(own_service_url, api, tmp_path) as group:
         database = Database(FakeServer(own_cluster), "postgres")
         api.fault({"latency_s": 60})
         service = group.start().wait_ready()
@@ -192,6 +192,7 @@ class FakeServer:
 
     def __init__(self, cluster: Cluster) -> None:
         self.url = cluster.url
+        self.login = Login()
 
 
 def test_a_process_that_still_connects_ends_at_once(listeners: Services) -> None:
@@ -229,7 +230,7 @@ def test_a_process_whose_database_answers_no_more_while_it_releases_still_ends(
 ) -> None:
     """Its rows cannot be given back and nobody can be told: the next process finds them."""
     configure(database, upload_batch_size=1)
-    with Proxy(database.url) as proxy, services(proxy.url, api, tmp_path) as group:
+    with Proxy(database.service_url) as proxy, services(proxy.url, api, tmp_path) as group:
         service = busy(group, orders, api, latency_s=60)
         service.signal(signal.SIGTERM)
         until(lambda: stopping(service), deadline_s=30, what="the first signal's effect")

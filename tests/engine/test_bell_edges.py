@@ -186,7 +186,7 @@ async def test_the_bell_moves_to_the_table_that_has_the_name_now(database: Datab
     async with listening(database, opened()) as one:
         await armed(one)
         database.execute(
-            "CREATE TABLE anew (LIKE orders_inbox INCLUDING ALL);"
+            "CREATE TABLE anew (LIKE orders_inbox INCLUDING ALL); GRANT ALL ON anew TO PUBLIC;"
             " ALTER TABLE orders_inbox RENAME TO formerly; ALTER TABLE anew RENAME TO orders_inbox"
         )
         assert not is_on(database)

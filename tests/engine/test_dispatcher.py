@@ -135,7 +135,7 @@ async def test_a_freed_slot_wakes(database: Database) -> None:
 
 async def test_two_queues_share_the_common_limit(database: Database) -> None:
     """The slot that one frees is taken by the other, which sleeps with work in its table."""
-    database.execute('CREATE TABLE "Other" (LIKE orders_inbox INCLUDING ALL)')
+    database.execute('CREATE TABLE "Other" (LIKE orders_inbox INCLUDING ALL); GRANT ALL ON "Other" TO PUBLIC')
     other_queue = Queue(name="other", table="Other")
     slots = Slots(lambda: 2)
     works = [Work(), Work()]
@@ -166,7 +166,7 @@ async def test_two_queues_share_the_common_limit(database: Database) -> None:
 async def test_a_full_house_starts_the_queues_as_configured(database: Database, order: Sequence[str]) -> None:
     """One common slot, two rows in each of three tables: the start follows the places, whoever was there first."""
     for name in ("One", "Two"):
-        database.execute(f'CREATE TABLE "{name}" (LIKE orders_inbox INCLUDING ALL)')
+        database.execute(f'CREATE TABLE "{name}" (LIKE orders_inbox INCLUDING ALL); GRANT ALL ON "{name}" TO PUBLIC')
     started: list[str] = []
     is_open = anyio.Event()
     slots = Slots(lambda: 1, place=order.index)
@@ -447,7 +447,7 @@ async def test_rows_of_a_claim_whose_reply_was_lost_are_given_back(database: Dat
         [SESSION, stray],
     )
     database.execute(
-        """CREATE SEQUENCE cuts;
+        """CREATE SEQUENCE cuts; GRANT USAGE ON SEQUENCE cuts TO PUBLIC;
            CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                IF nextval('cuts') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$;
            CREATE TRIGGER cut AFTER UPDATE ON orders_inbox FOR EACH STATEMENT EXECUTE FUNCTION cut()"""

@@ -36,7 +36,7 @@ def test_in_every_ring_each_is_watched_by_exactly_one() -> None:
 
 async def test_a_session_that_ends_is_told_and_a_living_one_is_not(database: Database) -> None:
     former = lease(database, 3)
-    connection = await WatchConnection.open(database.url, schema="public")
+    connection = await WatchConnection.open(database.service_url, schema="public")
     async with anyio.create_task_group() as group:
         ended: list[bool] = []
 
@@ -54,7 +54,7 @@ async def test_a_session_that_ends_is_told_and_a_living_one_is_not(database: Dat
 
 async def test_a_cancelled_wait_ends_on_the_server_and_leaves_the_connection_usable(database: Database) -> None:
     former = lease(database, 3)
-    connection = await WatchConnection.open(database.url, schema="public")
+    connection = await WatchConnection.open(database.service_url, schema="public")
     async with anyio.create_task_group() as group:
         group.start_soon(connection.wait_for_end, 3)
         await until_async(lambda: waiting(database) == 1, what="the watch to wait")
@@ -71,7 +71,7 @@ async def test_a_wait_is_bounded_and_its_end_is_no_error_in_the_servers_log(
     """What waits keeps VACUUM from cleaning up."""
     monkeypatch.setattr("listener.db.watch.WAIT_S", 0.05)
     lease(database, 3)
-    connection = await WatchConnection.open(database.url, schema="public")
+    connection = await WatchConnection.open(database.service_url, schema="public")
     assert await connection.wait_for_end(3) is False
     await connection.close()
 
@@ -89,7 +89,7 @@ async def test_a_cut_watch_is_reported_and_watches_again(database: Database) -> 
         watch = Watch(
             lambda: announce(pool),
             lambda: read_peers(pool),
-            lambda: WatchConnection.open(database.url, schema="public"),
+            lambda: WatchConnection.open(database.service_url, schema="public"),
             rescue,
             events.append,
             on_change=lambda: told.append(1),
@@ -198,7 +198,7 @@ async def test_a_claim_of_the_dead_one_that_commits_after_the_rescue_is_given_ba
         watch = Watch(
             lambda: announce(pool),
             lambda: read_peers(pool),
-            lambda: WatchConnection.open(database.url, schema="public"),
+            lambda: WatchConnection.open(database.service_url, schema="public"),
             rescue_all,
             events.append,
             on_change=lambda: None,

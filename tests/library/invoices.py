@@ -22,6 +22,7 @@ class Invoices:
         self._database = database
         database.execute(CREATE.format(table=table))
         database.execute("SELECT attach_queue(%s::regclass)", [table])
+        database.grant()
 
     def insert(self, *amounts: Any, customer: str | None = None) -> list[int]:
         """Insert one row each, in one statement; their ids."""
@@ -49,4 +50,4 @@ class Invoices:
 
 def listener_on(database: Database, **options: Any) -> Listener:
     """Return a listener on the test's database, whatever the environment says."""
-    return Listener(database_url=database.url, **options)
+    return Listener(database_url=database.service_url, **options)

@@ -10,11 +10,11 @@ import structlog
 from anyio import to_thread
 from conftest import Database
 from library.invoices import Invoices, listener_on
+from login import Login
 from waiting import until_async
 
 from listener import ConfigError, DatabaseError, Job, Listener, ListenerError
 from listener.db.embedded import Cluster
-from listener.db.migrate import migrate
 
 pytestmark = pytest.mark.anyio
 
@@ -156,7 +156,7 @@ async def test_every_column_that_does_not_fit_is_told_at_once(database: Database
 
 
 async def test_a_database_that_refuses_the_login_ends_the_block(database: Database) -> None:
-    app = Listener(database_url=f"{database.url}_none")
+    app = Listener(database_url=f"{database.service_url}_none")
     app.queue("invoices")(Held())
     with pytest.raises(DatabaseError, match="does not exist"):
         async with app:
@@ -164,16 +164,16 @@ async def test_a_database_that_refuses_the_login_ends_the_block(database: Databa
 
 
 async def test_a_database_that_is_away_is_waited_for_and_told(
-    own_cluster: Cluster, caplog: pytest.LogCaptureFixture
+    own_cluster: Cluster, own_service_url: str, service_login: Login, caplog: pytest.LogCaptureFixture
 ) -> None:
     import psycopg
 
-    migrate(own_cluster.url(), "public")
     with psycopg.connect(own_cluster.url(), autocommit=True) as conn:
         conn.execute("CREATE TABLE invoices (id int PRIMARY KEY)")
         conn.execute("SELECT attach_queue('invoices')")
         conn.execute("INSERT INTO invoices VALUES (1)")
-    app, held = Listener(database_url=own_cluster.url()), Held()
+    service_login.grant(own_cluster.url())
+    app, held = Listener(database_url=own_service_url), Held()
     app.queue("invoices")(held)
     await to_thread.run_sync(own_cluster.stop)
     async with app:
@@ -263,9 +263,10 @@ async def test_an_unknown_setting_is_refused(database: Database, monkeypatch: py
 
 async def test_another_schema(database: Database) -> None:
     """Its tables, its queue's name, its triggers."""
-    migrate(database.url, "shop")
+    database.install("shop")
     database.execute("CREATE TABLE shop.parcels (id uuid PRIMARY KEY DEFAULT gen_random_uuid())")
     database.execute("SET search_path = shop; SELECT attach_queue('shop.parcels'); RESET search_path")
+    database.grant("shop")
     app, held = listener_on(database, schema="shop"), Held()
     held.go.set()
     app.queue("parcels")(held)

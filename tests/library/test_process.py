@@ -24,7 +24,7 @@ Start: TypeAlias = Callable[..., Service]
 
 @pytest.fixture
 def invoices(database: Database) -> Invoices:
-    database.execute("CREATE TABLE receipts (queue text, id bigint)")
+    database.execute("CREATE TABLE receipts (queue text, id bigint); GRANT INSERT ON receipts TO PUBLIC")
     return Invoices(database)
 
 
@@ -39,7 +39,7 @@ def start(database: Database, tmp_path: Path) -> Iterator[Start]:
     running: list[Service] = []
 
     def begin(**environ: str) -> Service:
-        settings = {"DATABASE_URL": database.url, "LISTENER_HTTP": "127.0.0.1:0", "LISTENER_LOG_FORMAT": "json"}
+        settings = {"DATABASE_URL": database.service_url, "LISTENER_HTTP": "127.0.0.1:0", "LISTENER_LOG_FORMAT": "json"}
         command = (sys.executable, str(SHOP), str(tmp_path))
         running.append(Service({**clean_environ(), **settings, **environ}, tmp_path, command))
         return running[-1]

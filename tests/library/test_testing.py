@@ -56,6 +56,7 @@ def run(pytester: pytest.Pytester, server, monkeypatch):
     return run
 
 
+@pytest.mark.own_role("a program's own tests, which make databases as an administrator")
 def test_drain_runs_what_is_due_and_says_what_was_settled(run) -> None:
     result = run('''
 import anyio
@@ -120,6 +121,7 @@ def test_with_psycopg_errors_in_words(tables):
     result.assert_outcomes(passed=5)
 
 
+@pytest.mark.own_role("a program's own tests, which make databases as an administrator")
 def test_the_programs_in_the_readme(run) -> None:
     program, test = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     run(f"import anyio\n{program}\n{test}").assert_outcomes(passed=1)

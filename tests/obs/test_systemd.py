@@ -56,7 +56,7 @@ def api() -> Iterator[Client]:
 
 @pytest.fixture
 def listeners(database: Database, api: Client, tmp_path: Path) -> Iterator[Services]:
-    with services(database.url, api, tmp_path) as group:
+    with services(database.service_url, api, tmp_path) as group:
         yield group
 
 

@@ -177,7 +177,7 @@ def test_what_a_person_should_know_is_said(database: Database) -> None:
 
 @pytest.fixture
 def bell(database: Database) -> Bell:
-    return Bell(database.connect())
+    return Bell(database.connect(as_service=True))
 
 
 def turn_on(bell: Bell, table: str, schema: str | None = None) -> None:
@@ -255,6 +255,7 @@ def test_a_writer_needs_neither_our_rights_nor_our_search_path(database: Databas
         body = "LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''hostile''; END'"
         run(database, f"CREATE FUNCTION hostile.{function} RETURNS void {body}")
     run(database, "SELECT attach_queue('shop.t', content => '{a}')")
+    database.grant()
     turn_on(bell, "t", "shop")
     database.server.execute(sql.SQL("CREATE ROLE {}").format(role))
     try:

@@ -25,7 +25,6 @@ from queues import (
 )
 
 from listener.core.queue import Queue
-from listener.db.migrate import migrate
 from listener.db.queries import template
 from listener.db.queue import QueueTable, _fields
 from listener.workflows.queues import UPLOAD
@@ -291,7 +290,7 @@ async def test_a_payload_that_python_cannot_read_costs_only_its_own_row(database
 @pytest.mark.parametrize("columns", [(), ("key", "priority", "scheduled_at", "claim_id", 'odd "name"')])
 async def test_a_table_of_any_shape_is_claimed_and_settled(empty_database: Database, columns: tuple[str, ...]) -> None:
     """Without content columns, and with ones that are named like ours."""
-    migrate(empty_database.url, "public")
+    empty_database.install()
     own = {"claim_id": "bigint", "priority": "smallint", "scheduled_at": "timestamptz"}
     more = [sql.SQL("{} text DEFAULT 'x', ").format(sql.Identifier(name)) for name in columns if name not in own]
     empty_database.execute(
@@ -302,6 +301,7 @@ async def test_a_table_of_any_shape_is_claimed_and_settled(empty_database: Datab
                revision integer NOT NULL DEFAULT 0, last_error text, finished_at timestamptz, updated_at timestamptz);
                INSERT INTO "Odd jobs" ("The Key") VALUES ('b'), ('a')"""
         ).format(sql.SQL("").join(more))
+        + sql.SQL('; GRANT ALL ON "Odd jobs" TO PUBLIC')
     )
     queue = Queue(name="odd", table="Odd jobs", columns=columns, key="The Key")
     async with open_pool(empty_database) as pool:

@@ -11,8 +11,6 @@ from psycopg import sql
 from queues import SESSION, claim, counts, engine_connection, insert, lease, read, read_all, rescue, statement
 from waiting import until
 
-from listener.db.migrate import migrate
-
 OTHER = 8
 
 
@@ -162,7 +160,7 @@ def test_two_schemas_in_one_database_never_meet(empty_database: Database) -> Non
     schemas = ["shop one", "shop two"]
     conns = {}
     for schema in schemas:
-        migrate(empty_database.url, schema)
+        empty_database.install(schema)
         conns[schema] = engine_connection(empty_database, schema=schema)
         conns[schema].execute("INSERT INTO orders_inbox (order_number) VALUES ('1'), ('2')")
         assert len(claim(conns[schema], 2)) == 2

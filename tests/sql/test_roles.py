@@ -11,10 +11,11 @@ import anyio
 import psycopg
 import pytest
 from conftest import Database, Server, fresh_database
+from login import ROLES, SCRIPT
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import InsufficientPrivilege
-from roles import ROLES, SCRIPT, Roles, roles
+from roles import Roles, roles
 
 from listener.cli.doctor.examination import examine
 from listener.cli.doctor.finding import Finding

@@ -26,7 +26,7 @@ ADD = (
 @pytest.fixture
 def bell(database: Database) -> Bell:
     """A bell that is on."""
-    bell = Bell(database.connect())
+    bell = Bell(database.connect(as_service=True))
     assert bell.turn_on() == "held"
     return bell
 
@@ -298,9 +298,8 @@ def settle(conn: psycopg.Connection[Any], rows: list[dict[str, Any]], kind: Sett
 @pytest.fixture
 def counted(database: Database) -> psycopg.Connection[dict[str, Any]]:
     """A connection with the engine's settings whose calls of functions are counted."""
-    conn = engine_connection(database)
-    conn.execute("SET track_functions = 'all'")
-    return conn
+    database.execute(f"ALTER DATABASE {database.name} SET track_functions = 'all'")
+    return engine_connection(database)
 
 
 def calls(database: Database, conn: psycopg.Connection[Any]) -> dict[str, int]:
@@ -534,7 +533,7 @@ def test_a_prepared_writer_is_in_flight_until_it_is_resolved(database: Database,
 
 
 def test_the_bell_that_another_listener_has_on_is_on(database: Database, bell: Bell) -> None:
-    other = Bell(database.connect())
+    other = Bell(database.connect(as_service=True))
     assert other.turn_on() == "busy", "nobody would tell of the end of a session without a lease"
     bell._conn.execute("SELECT pg_advisory_lock(%s, 7)", [lock_class("public")])
     assert other.turn_on() == "elsewhere"
