@@ -34,7 +34,8 @@ OTHERS = {
 }
 #: Parts of statements, and commands that cannot be planned.
 PARTS = {"start", "unblocked", "same_key", "result_column", "undo_update", "undo_insert", "copy_orders", "clear_orders",
-         "prepare_merge", "statuses", "number_again"}  # fmt: skip
+         "prepare_merge", "statuses", "number_again", "is_stranded", "nth_stale_s", "has_bell", "survey_all",
+         "mark_old_orders"}  # fmt: skip
 #: What a plan does not show: sequences, what functions and triggers do, and the commands' own words. Rolled back.
 DEEDS = (
     "SELECT nextval('listener_session_key')",
