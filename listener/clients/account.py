@@ -99,6 +99,16 @@ class Account:
         await self._report_ok(permit, reply.rate)
         return reply
 
+    async def call_elsewhere(self, send: Callable[[], Awaitable[R]]) -> R:
+        """Make one call to another host of the vendor: it is paid for, and however it ends says nothing of the
+        account's own. Raises as `call` does; while the account is paused the probe is not for it.
+        """
+        permit = await self._permit()
+        if permit.probe:
+            self._keep_probe(permit)
+            raise Unavailable("paused: the one call that finds out is for the account's own host", reason="outage")
+        return await send()
+
     async def report_down(self, error: Exception) -> Unavailable:
         """The API as a whole is at fault: pause the account and return what to raise."""
         is_probing = bool(self._pocket) and self._pocket[0].permit.probe

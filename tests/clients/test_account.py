@@ -265,6 +265,20 @@ async def test_blaming_the_api_takes_no_reservation_from_another_batch(process: 
     assert await process.account.call(answering) is OK, "it was reserved before the pause"
 
 
+async def test_another_host_is_paid_for_and_says_nothing_of_the_accounts_own(process: Process) -> None:
+    with pytest.raises(Unavailable, match="503"):
+        await process.account.call_elsewhere(failing(Unavailable("503", reason="outage")))
+    assert await process.account.call_elsewhere(answering) is OK
+    assert (process.remaining, process.is_paused) == (LIMIT - 2, False)
+
+    await process.reserve_probe()
+    with pytest.raises(Unavailable, match="paused"):
+        await process.account.call_elsewhere(answering)
+    assert process.is_paused
+    assert await process.account.call(answering) is OK, "the probe is still there"
+    assert not process.is_paused
+
+
 async def test_a_cancelled_probe_is_kept_until_it_is_given_back(process: Process) -> None:
     await process.reserve_probe()
 

@@ -62,7 +62,8 @@ class ShipStation(Client):
     async def list_page(
         self, path: str, name: str, query: Mapping[str, str | int], *, base_url: str | None = None
     ) -> Page:
-        """GET one page of a list: /orders, /shipments, /fulfillments. base_url: another host of the API.
+        """GET one page of a list: /orders, /shipments, /fulfillments. base_url: another host of the API, whose
+        failure pauses nothing.
 
         Raises Unavailable, Rejected, Broken.
         """
@@ -70,7 +71,8 @@ class ShipStation(Client):
         async def send() -> Page:
             return read_page(await self._http.request("GET", address(path, query), base_url=base_url), name)
 
-        return await self.account.call(send)
+        call = self.account.call if base_url is None else self.account.call_elsewhere
+        return await call(send)
 
     async def empty_page(self) -> Page | None:
         """GET a list that no order is in; None when even that is answered with 500. Raises Unavailable."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from listener.clients.http import Raw
 from listener.clients.shipstation.reply import read
@@ -14,7 +14,7 @@ from listener.core.budget import RateHeaders
 from listener.core.errors import Unavailable
 
 MOST_ROWS = 500  # of one page
-_VENDOR = re.compile(r"ssapi\d*\.shipstation\.com")
+_SISTER = re.compile(r"ssapi[0-9]*\.shipstation\.com")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,15 @@ class Page:
     total: int
     answered_at: datetime | None
     rate: RateHeaders
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A list that a webhook names. base_url: of a sister host; None = the account's own."""
+
+    path: str
+    query: dict[str, str]
+    base_url: str | None
 
 
 def read_page(raw: Raw, name: str) -> Page:
@@ -46,17 +55,27 @@ def address(path: str, query: Mapping[str, str | int]) -> str:
 
 
 def is_theirs(url: str, base_url: str) -> bool:
-    """Tell whether an address that a webhook names is ShipStation's own: or a numbered sister's.
+    """Tell whether an address that a webhook names is ShipStation's own, or a numbered sister's."""
+    return read_named(url, base_url) is not None
+
+
+def read_named(url: str, base_url: str) -> Named | None:
+    """Read an address that a webhook names; None unless it is ShipStation's own, or a numbered sister's.
 
     Nothing else is fetched: the call would carry our credentials, and reach what only this machine can.
     """
+    if not url.isprintable():
+        return None
     try:
         parts, own = urlsplit(url), urlsplit(base_url)
         is_own = (parts.scheme, parts.hostname, parts.port) == (own.scheme, own.hostname, own.port)
-        is_vendors = parts.scheme == "https" and parts.port is None and bool(_VENDOR.fullmatch(parts.hostname or ""))
+        host = parts.hostname or ""
+        is_sisters = parts.scheme == "https" and parts.port is None and bool(_SISTER.fullmatch(host))
     except ValueError:
-        return False
-    return parts.username is None and parts.password is None and (is_own or is_vendors)
+        return None
+    if parts.username is not None or parts.password is not None or not (is_own or is_sisters):
+        return None
+    return Named(parts.path, dict(parse_qsl(parts.query)), None if is_own else f"https://{host}")
 
 
 def _moment(text: str) -> datetime | None:

@@ -7,9 +7,8 @@ lost nothing, and the next one goes on from there.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, urlsplit
 
-from listener.clients.shipstation.lists import is_theirs
+from listener.clients.shipstation.lists import read_named
 from listener.core.errors import Broken, ClaimLost, Rejected, Unavailable
 from listener.core.events import CycleEnded, Publish
 from listener.core.job import Job
@@ -130,13 +129,7 @@ class Cycle:
 
     async def run(self, marks: Mapping[Feed, Mark]) -> None:
         """Read everything that is asked for. Raises Unavailable, Rejected, OutOfCalls, OutOfTime, ClaimLost."""
-        urls = dict.fromkeys(self._params.urls)
-        is_flood = (
-            len(urls) > self.reader.calls_left // 2
-        )  # the lists tell the same in fewer calls, and they must have their turn
-        for url in () if is_flood else urls:
-            await self._read_url(url)
-        if is_flood or self._job.row["reason"] != "webhook":
+        if not await self._read_urls() or self._job.row["reason"] != "webhook":
             marks = {**marks, **await self._owe(marks)}
             before = self._stats.get("changed", 0)
             await self._read_feed(ORDERS, marks)
@@ -174,21 +167,31 @@ class Cycle:
             )
             await self._store(feed, part.rows, part.poison, advance)
 
-    async def _read_url(self, url: str) -> None:
-        """Read the list that a webhook named; what it cannot name is left to the next poll."""
-        parts = urlsplit(url)
-        feed = plan.BY_PATH.get(parts.path)
-        if feed is None or not is_theirs(url, self._base_url):
-            self._stats["urls_refused"] = self._stats.get("urls_refused", 0) + 1
-            return
-        query: plan.Query = {name: text for name, text in parse_qsl(parts.query) if name not in ("page", "pageSize")}
-        try:
-            rows = await self.reader.read_query(feed, query, base_url=f"{parts.scheme}://{parts.netloc}")
-        except (Broken, Rejected) as error:
-            self._stats["urls_failed"] = self._stats.get("urls_failed", 0) + 1
-            self._stats["last_url_error"] = str(error)
-            return
-        await self._store(feed, rows, [])
+    async def _read_urls(self) -> bool:
+        """Read the lists that webhooks named. False: read what changed instead, which tells the same in fewer calls,
+        and must have its turn; or a sister host cannot be asked, which says nothing of the account's own."""
+        urls = dict.fromkeys(self._params.urls)
+        if len(urls) > self.reader.calls_left // 2:
+            return False
+        for url in urls:
+            named = read_named(url, self._base_url)
+            feed = plan.BY_PATH.get(named.path) if named else None
+            if named is None or feed is None:
+                self._stats["urls_refused"] = self._stats.get("urls_refused", 0) + 1
+                continue
+            query: plan.Query = {name: text for name, text in named.query.items() if name not in ("page", "pageSize")}
+            try:
+                rows = await self.reader.read_query(feed, query, base_url=named.base_url)
+            except (Broken, Rejected, Unavailable) as error:  # what it cannot name is left to the next poll
+                if isinstance(error, Unavailable) and named.base_url is None:
+                    raise
+                self._stats["urls_failed"] = self._stats.get("urls_failed", 0) + 1
+                self._stats["last_url_error"] = str(error)
+                if isinstance(error, Unavailable):
+                    return False
+                continue
+            await self._store(feed, rows, [])
+        return True
 
     async def _check_suspects(self) -> None:
         for order_id in await self._state.suspects(MOST_SUSPECTS):

@@ -1,0 +1,91 @@
+"""A sync that cannot read all it was asked to: what is at fault pays, and nothing else."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from sandbox.server import Client, serving
+from station import Station, station
+
+from listener.clients.shipstation.lists import Named, is_theirs, read_named
+
+pytestmark = pytest.mark.anyio
+
+SISTER = "https://ssapi7.shipstation.com"
+
+
+@pytest.fixture
+def api() -> Iterator[Client]:
+    with serving(seed=1) as api:
+        yield api
+
+
+@pytest.fixture
+async def shop(database: Any, api: Client) -> AsyncIterator[Station]:
+    async with station(database, api) as shop:
+        yield shop
+
+
+# --- addresses -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ssapi٣.shipstation.com/orders?x=1",
+        "https://ssapi.shipstation.com.evil.example/orders",
+        "https://me@ssapi.shipstation.com/orders",
+        "https://ssapi.shipstation.com:444/orders",
+        "http://ssapi.shipstation.com/orders",
+        "http://[::1/orders",
+        "https://ssapi.shipstation.com/orders?x=\ud800",
+        "https://ssapi.shipstation.com/orders?x=\x00",
+    ],
+)
+async def test_an_address_that_cannot_be_fetched_is_nobodys(url: str) -> None:
+    assert not is_theirs(url, "https://ssapi.shipstation.com")
+
+
+async def test_an_address_at_a_sister_host_is_told_from_one_at_the_accounts_own() -> None:
+    own = "https://ssapi.shipstation.com"
+    assert read_named(f"{own}/orders?importBatch=7", own) == Named("/orders", {"importBatch": "7"}, None)
+    assert read_named(f"{SISTER}/shipments?a=1", own) == Named("/shipments", {"a": "1"}, SISTER)
+
+
+class Moved:
+    """The client, with another server of ours in the place of a sister host."""
+
+    def __init__(self, shop: Station, sister: Client) -> None:
+        self._inner = shop.shipstation
+        self._sister = f"http://{sister.address[0]}:{sister.address[1]}"
+
+    async def list_page(self, *args: Any, base_url: str | None = None) -> Any:
+        return await self._inner.list_page(*args, base_url=base_url and self._sister)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 503}, {"status": 401}, {"status": 404}, {"status": 429}, {"html200": True}]
+)
+async def test_a_sister_host_that_cannot_be_asked_pauses_nobody(
+    shop: Station, api: Client, fault: dict[str, Any]
+) -> None:
+    """A webhook names it: the lists tell the same."""
+    shop.upload("1")
+    with serving(seed=2) as sister:
+        sister.fault(fault)
+        shop.client = Moved(shop, sister)  # type: ignore[assignment]
+        stats = await shop.sync(reason="webhook", urls=[f"{SISTER}/orders?a={number}" for number in range(3)])
+
+        assert (stats["complete"], stats["urls_failed"], shop.read()) == (True, 1, {"1"})
+        assert sister.control("GET", "requests?last=10")["requests"][1:] == []
+    assert set(shop.budget.told) == {"ok"}
+
+
+async def test_a_sister_host_that_answers_is_read(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    shop.client = Moved(shop, api)  # type: ignore[assignment]
+    stats = await shop.sync(reason="webhook", urls=[f"{SISTER}/orders?orderNumber=1"])
+    assert (stats["complete"], stats["calls"], shop.read()) == (True, 1, {"1"})
