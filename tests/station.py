@@ -20,8 +20,8 @@ from listener.db.queue import QueueTable
 from listener.db.sync_runs import SyncRuns
 from listener.db.sync_state import SyncState
 from listener.workflows.queues import SYNC
+from listener.workflows.sync.calls import Client as ListClient
 from listener.workflows.sync.handler import Sync
-from listener.workflows.sync.reader import Client as ListClient
 
 ACCOUNT = "default"
 #: What sync brings back to a row of the inbox.
@@ -81,10 +81,10 @@ class Station:
         )
 
     async def claim(self, reason: str = "manual", **params: Any) -> Job:
-        """Insert a run, or take the one that waits, and claim it."""
+        """Insert a run, or take the one that waits, whenever it is due, and claim it."""
         self.database.execute(
             "INSERT INTO sync_runs (account, reason, params) VALUES (%s, %s, %s) ON CONFLICT (connector, account)"
-            " WHERE status = 'Pending' DO NOTHING",
+            " WHERE status = 'Pending' DO UPDATE SET scheduled_at = now()",
             [self.account, reason, json.dumps(params)],
         )
         return (await self.table.claim(limit=1, session_key=SESSION)).jobs[0]

@@ -78,8 +78,9 @@ class Account:
             self._pocket.append(held)
             raise
 
-    async def call(self, send: Callable[[], Awaitable[R]]) -> R:
-        """Make one call with a reserved permit, or wait for one.
+    async def call(self, send: Callable[[], Awaitable[R]], *, is_doubtful: bool = False) -> R:
+        """Make one call with a reserved permit, or wait for one. is_doubtful: an outage may be this address's alone, so
+        it is not reported; the caller finds out by another call.
 
         Raises Unavailable (the account is paused for everybody, or no call is left in time), Rejected, Broken (not
         reported: the caller finds out by another call whose fault it is, see `report_down`).
@@ -88,7 +89,10 @@ class Account:
         try:
             reply = await send()
         except Unavailable as error:
-            await self._report_unavailable(permit, error)
+            if is_doubtful and error.reason != "throttled":
+                self._keep_probe(permit)
+            else:
+                await self._report_unavailable(permit, error)
             raise
         except Rejected:
             await self._report_ok(permit, RateHeaders())

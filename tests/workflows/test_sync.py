@@ -17,7 +17,7 @@ from waiting import until_async
 from listener.config.live import LiveConfig
 from listener.core.errors import Rejected
 from listener.core.events import Trouble
-from listener.core.outcome import Done, Fail, Release
+from listener.core.outcome import Done, Fail, Release, Snooze
 from listener.db.sync_state import Batch, Holder, SyncState
 from listener.workflows.pacific import read_pacific
 from listener.workflows.sync.plan import ORDERS, as_bound, as_end
@@ -304,7 +304,7 @@ async def test_a_run_that_goes_on_reads_no_list_a_second_time(shop: Station, api
     """Else a look-back whose first lists fill an operation_timeout would begin with them again and again."""
     await shop.sync()
     shop.upload("1", "2", "3")
-    api.fault({"status": 503, "count": 1, "path": "/shipments"})
+    api.fault({"status": 429, "count": 1, "path": "/shipments"})
     job = await shop.claim(lookback_minutes=600)
     if waits:  # the scheduled one, to which goes what the other has not done
         shop.database.execute("INSERT INTO sync_runs (account, reason) VALUES (%s, 'schedule')", [ACCOUNT])
@@ -720,7 +720,7 @@ async def test_an_api_that_answers_500_to_everything_costs_nobody_anything(shop:
 
     outcome = await shop.run()
 
-    assert isinstance(outcome, Release)
+    assert isinstance(outcome, Snooze)
     assert shop.budget.told[-1] == "outage"
     assert shop.database.execute("SELECT status, attempts FROM sync_runs") == [("Pending", 0)]
     assert shop.database.execute("SELECT count(*) FROM sync_quarantine") == [(0,)]

@@ -8,6 +8,8 @@ from sandbox.server import Client, serving
 from station import Station, station
 
 from listener.clients.shipstation.lists import Named, is_theirs, read_named
+from listener.core.events import Trouble
+from listener.core.outcome import Snooze
 
 pytestmark = pytest.mark.anyio
 
@@ -89,3 +91,51 @@ async def test_a_sister_host_that_answers_is_read(shop: Station, api: Client) ->
     shop.client = Moved(shop, api)  # type: ignore[assignment]
     stats = await shop.sync(reason="webhook", urls=[f"{SISTER}/orders?orderNumber=1"])
     assert (stats["complete"], stats["calls"], shop.read()) == (True, 1, {"1"})
+
+
+# --- one list --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 404, 503])
+@pytest.mark.parametrize("path", ["/orders", "/shipments", "/fulfillments"])
+async def test_a_list_that_cannot_be_read_pauses_nobody_and_the_others_are_read(
+    shop: Station, api: Client, path: str, status: int
+) -> None:
+    """Else its run would pause and resume the account, uploads included, for as long as the list fails."""
+    api.control("PUT", "clock", {"offset_s": -300})
+    await shop.sync()
+    before = shop.marks()
+    api.control("PUT", "clock", {"offset_s": -200})
+    api.fault({"status": status, "path": path})
+    shop.budget.told.clear()
+
+    stats = await shop.sync(lookback_minutes=60)
+
+    assert stats["complete"] is False
+    assert list(stats["lists_failed"]) == [path.strip("/")]
+    assert set(shop.budget.told) == {"ok"}
+    assert [event.where for event in shop.events if isinstance(event, Trouble)] == [f"sync {path.strip('/')}"]
+    behind = {name for name, at in shop.marks().items() if at == before[name]}
+    assert behind == {"shipments", "voids"} if path == "/shipments" else behind == {path.strip("/")}
+    assert stats["calls"] <= 5
+
+    api.control("DELETE", "faults")
+    assert (await shop.sync())["complete"]
+    assert not {name for name, at in shop.marks().items() if at == before[name]}
+
+
+async def test_a_run_that_meets_an_outage_goes_on_after_as_long_as_it_has_taken(shop: Station, api: Client) -> None:
+    """A minute at most: calls of another kind may end the pause at once, and then it would be met again at once."""
+    api.fault({"status": 503})
+    waits = []
+    for age_s in (0, 20, 600):
+        job = await shop.claim()
+        shop.database.execute("UPDATE sync_runs SET started_at = now() - make_interval(secs => %s)", [age_s])
+        (outcome,) = await shop.handler()([job])
+        assert isinstance(outcome, Snooze)
+        await shop.settle(job, outcome)
+        waits.append(round(outcome.delay_s))
+        assert shop.budget.told == ["outage"], "once a try"
+        shop.budget.told.clear()
+
+    assert waits == [1, 20, 60]

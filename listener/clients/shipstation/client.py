@@ -1,7 +1,7 @@
 """Calls to ShipStation V1, each one paid from the account's shared budget."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from listener.clients.client import Client
@@ -13,6 +13,12 @@ from listener.core.events import Publish
 
 CONNECTOR = "shipstation"
 CREATE_ORDERS = "/orders/createorders"
+# Orders know modifyDateStart, shipments know createDateStart, and neither has any of that year.
+_NOTHING: Mapping[str, str | int] = {
+    "modifyDateStart": "2999-01-01 00:00:00",
+    "createDateStart": "2999-01-01 00:00:00",
+    "pageSize": 1,
+}
 
 
 class ShipStation(Client):
@@ -62,24 +68,34 @@ class ShipStation(Client):
     async def list_page(
         self, path: str, name: str, query: Mapping[str, str | int], *, base_url: str | None = None
     ) -> Page:
-        """GET one page of a list: /orders, /shipments, /fulfillments. base_url: another host of the API, whose
-        failure pauses nothing.
+        """GET one page of a list: /orders, /shipments, /fulfillments. base_url: another host of the API.
 
-        Raises Unavailable, Rejected, Broken.
+        Raises Unavailable (which pauses nothing yet, but for throttling: `empty_page` tells whose fault it is),
+        Rejected, Broken.
         """
+        send = self._page(path, name, query, base_url)
+        if base_url is not None:
+            return await self.account.call_elsewhere(send)
+        return await self.account.call(send, is_doubtful=True)
 
+    async def empty_page(self, *, besides: str = "/shipments") -> Page | None:
+        """GET a list that no order is in, another one than `besides`; None when even that is answered with 500.
+
+        Raises Unavailable, and then it is the account's.
+        """
+        name = "shipments" if besides == "/orders" else "orders"
+        try:
+            return await self.account.call(self._page(f"/{name}", name, _NOTHING, None))
+        except Broken:
+            return None
+
+    def _page(
+        self, path: str, name: str, query: Mapping[str, str | int], base_url: str | None
+    ) -> Callable[[], Awaitable[Page]]:
         async def send() -> Page:
             return read_page(await self._http.request("GET", address(path, query), base_url=base_url), name)
 
-        call = self.account.call if base_url is None else self.account.call_elsewhere
-        return await call(send)
-
-    async def empty_page(self) -> Page | None:
-        """GET a list that no order is in; None when even that is answered with 500. Raises Unavailable."""
-        try:
-            return await self.list_page("/orders", "orders", {"modifyDateStart": "2999-01-01 00:00:00", "pageSize": 1})
-        except Broken:
-            return None
+        return send
 
     async def subscribe(self, url: str, event: str, name: str) -> int:
         """POST /webhooks/subscribe for all stores; returns its id. Raises Unavailable, Rejected, Broken."""

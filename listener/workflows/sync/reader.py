@@ -3,16 +3,18 @@ at fault stands alone."""
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
 from listener.clients.shipstation.lists import Page
 from listener.core.errors import Broken, Unavailable
+from listener.workflows.sync.calls import DOUBTFUL, Client, ListDown, OutOfCalls, OutOfTime
 from listener.workflows.sync.plan import (
+    SHIPMENTS,
     START,
     Feed,
     Pass,
@@ -28,29 +30,6 @@ from listener.workflows.sync.plan import (
 
 # A page may take the API this long, and its rows us a moment: a run that has less time left ends, and goes on later.
 PAGE_TIME_S = 15.0
-
-
-class Client(Protocol):
-    """What a sync needs of `clients/shipstation`."""
-
-    async def list_page(
-        self, path: str, name: str, query: Mapping[str, str | int], *, base_url: str | None = None
-    ) -> Page:
-        """Read one page."""
-
-    async def empty_page(self) -> Page | None:
-        """Ask for a list that no record is in; None when even that is answered with 500."""
-
-    async def report_down(self, error: Exception) -> Unavailable:
-        """Blame the API as a whole; returns what to raise."""
-
-
-class OutOfCalls(Exception):  # noqa: N818 - reads as a state
-    """The run has made the calls that one cycle may make; the next cycle goes on."""
-
-
-class OutOfTime(Exception):  # noqa: N818
-    """The operation timeout is near; the run goes on at once, in another claim."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +151,7 @@ class Reader:
             await self._witness()
 
     async def read(self, reading: Pass) -> AsyncIterator[Part]:
-        """Read a list page by page. Raises Unavailable, Rejected, OutOfCalls, OutOfTime."""
+        """Read a list page by page. Raises Unavailable, ListDown, Rejected, OutOfCalls, OutOfTime."""
         while True:
             place = reading.place
             trail = self._trail(upper=reading.upper, created=place.created, end=place.skip, total=place.count)
@@ -243,7 +222,7 @@ class Reader:
                 raise await self._client.report_down(error) from error
             try:
                 await self._search(feed, query, place, trail, part, str(error))
-            except (OutOfCalls, OutOfTime, Unavailable) as cut:
+            except (OutOfCalls, OutOfTime, ListDown, Unavailable) as cut:
                 part.cut = cut
         return part
 
@@ -276,14 +255,26 @@ class Reader:
         part.rows += answer.rows
         part.poison += trail.pass_rows(answer.rows, (page - 1) * size)
 
-    async def _witness(self) -> Page | None:
+    async def _witness(self, besides: str = SHIPMENTS.path) -> Page | None:
         self._count()
-        page = await self._client.empty_page()
+        page = await self._client.empty_page(besides=besides)
         return page and self._heard(page)
 
     async def _call(self, feed: Feed, query: Query, base_url: str | None) -> Page:
         self._count()
-        return self._heard(await self._client.list_page(feed.path, feed.rows, query, base_url=base_url))
+        try:
+            page = await self._client.list_page(feed.path, feed.rows, query, base_url=base_url)
+        except Unavailable as error:
+            if base_url is not None or error.reason not in DOUBTFUL:
+                raise
+            try:
+                is_up = await self._witness(feed.path) is not None
+            except (OutOfCalls, OutOfTime):
+                is_up = True  # nobody knows; the account must not pay for it
+            if not is_up:
+                raise await self._client.report_down(error) from error
+            raise ListDown(str(error)) from error
+        return self._heard(page)
 
     def _heard(self, page: Page) -> Page:
         if page.answered_at is not None:
