@@ -156,6 +156,39 @@ def test_json_without_results_is_an_outage_where_results_are_due(body: Any) -> N
     assert caught.value.reason == "outage"
 
 
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (
+            raw(
+                200, b'{"orders": [{"customerEmail": "ann@example.com"', content_type="application/json; charset=utf-8"
+            ),
+            "with something that is not JSON: 47 bytes of application/json",
+        ),
+        (raw(200, {"orders": [{"customerEmail": "ann@example.com"}]}), "with JSON that has no results: 50 bytes"),
+        (
+            raw(200, b"<html><TITLE>Down for\nmaintenance</TITLE>ann@example.com"),
+            "with something that is not JSON: 56 bytes, titled 'Down for maintenance'",
+        ),
+        (
+            raw(200, {"message": "Starting", "customerEmail": "ann@example.com"}),
+            "with JSON that has no results: Starting",
+        ),
+        (
+            raw(200, b'{"orders": [{"note": "too many requests", "customerEmail": "ann@example.com"'),
+            "answered 200: 76 bytes",
+        ),
+    ],
+)
+def test_what_should_have_been_data_is_not_repeated(reply: Raw, words: str) -> None:
+    """It is customers' data, and the words reach the log and /readyz, which asks for no token."""
+    with pytest.raises(Unavailable) as caught:
+        read_results(reply)
+
+    assert "ann@" not in str(caught.value)
+    assert str(caught.value).endswith(words)
+
+
 @pytest.mark.parametrize("status", [400, 401, 429, 500, 503])
 def test_vendor_words_are_one_short_line_that_can_be_stored(status: int) -> None:
     """NUL and lone surrogates reach no database, line ends no log line, a megabyte nobody's screen."""

@@ -1,6 +1,7 @@
 """What a ShipStation reply means. Pure; facts in docs.shipstation.com (V1 requirements) and field reports."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ BLIND_WAIT_S = 60.0
 # Longer than any window; a header beyond it is taken for a mistake (an epoch time, say).
 MOST_WAIT_S = 3600.0
 _NO_JSON = object()
+_TITLE = re.compile(rb"<title[^>]{0,100}>([^<]{1,200})", re.IGNORECASE)
 
 
 # A 4xx that speaks of what was sent. Any other (405, 407 of a proxy, 408, 410 …) would be the same for every order.
@@ -35,8 +37,9 @@ def read(raw: Raw) -> Reply:
         body = _NO_JSON
     words = _words(body, raw)
     is_success = 200 <= raw.status < 300
+    shown = _outline(body, raw) if is_success else words  # what should have been data may be customers'
     if raw.status == 429 or ("too many requests" in words.lower() and not (is_success and _is_results(body))):
-        raise Unavailable(f"ShipStation answered {raw.status}: {words}", reason="throttled", wait_s=_wait_s(raw))
+        raise Unavailable(f"ShipStation answered {raw.status}: {shown}", reason="throttled", wait_s=_wait_s(raw))
     if raw.status in (401, 402, 403):
         raise Unavailable(
             f"ShipStation refuses the credentials ({raw.status}: {words}); "
@@ -55,7 +58,7 @@ def read(raw: Raw) -> Reply:
         )
     if body is _NO_JSON:
         raise Unavailable(
-            f"ShipStation answered {raw.status} with something that is not JSON: {words}", reason="outage"
+            f"ShipStation answered {raw.status} with something that is not JSON: {shown}", reason="outage"
         )
     return Reply(body, rate(raw))
 
@@ -65,7 +68,7 @@ def read_results(raw: Raw) -> Reply:
     reply = read(raw)
     if not _is_results(reply.body):
         raise Unavailable(
-            f"ShipStation answered {raw.status} with JSON that has no results: {_words(reply.body, raw)}",
+            f"ShipStation answered {raw.status} with JSON that has no results: {_outline(reply.body, raw)}",
             reason="outage",
         )
     return reply
@@ -104,9 +107,25 @@ def _whole(raw: Raw, name: str) -> int | None:
 
 def _words(body: Any, raw: Raw) -> str:
     """The vendor's words: `message` or `Message` (with ExceptionMessage), else the body's beginning; printable."""
-    text = raw.body[:2000].decode("utf-8", "replace")
-    most = 200
-    if isinstance(body, dict):
-        told = [str(body[key]) for key in ("message", "Message", "ExceptionMessage") if body.get(key)]
-        text, most = (" ".join(told)[:2000], 500) if told else (text, most)
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:most])
+    told = _told(body)
+    return _line(told, 500) if told else _line(raw.body[:2000].decode("utf-8", "replace"), 200)
+
+
+def _outline(body: Any, raw: Raw) -> str:
+    """What a 2xx body is, without its content: the vendor's words, or its length, its type and a page's title."""
+    if told := _told(body):
+        return _line(told, 500)
+    kind = _line(raw.headers.get("content-type", "").partition(";")[0], 60)
+    title = _TITLE.search(raw.body[:20_000])
+    words = title and _line(title[1].decode("utf-8", "replace"), 100)
+    return f"{len(raw.body):,} bytes" + (f" of {kind}" if kind else "") + (f", titled {words!r}" if words else "")
+
+
+def _told(body: Any) -> str:
+    if not isinstance(body, dict):
+        return ""
+    return " ".join(str(body[key]) for key in ("message", "Message", "ExceptionMessage") if body.get(key))
+
+
+def _line(text: str, most: int) -> str:
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text[:2000].split())[:most])
