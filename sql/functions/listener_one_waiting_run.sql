@@ -18,10 +18,12 @@ BEGIN
         RETURN NEW;
     END IF;
     UPDATE sync_runs AS waiting
-    SET params = listener_merge_sync_params(waiting.params, CASE
-            WHEN NEW.stats -> 'looked_back_minutes' >= NEW.params -> 'lookback_minutes' THEN NEW.params - 'lookback_minutes'
-            ELSE NEW.params END),  -- a look-back that is noted with the lists is not begun again
-        reason = least(waiting.reason, NEW.reason)  -- manual before schedule before webhook, as in the alphabet
+    SET params = listener_merge_sync_params(waiting.params, CASE WHEN jsonb_typeof(NEW.params) = 'object' THEN NEW.params
+            - CASE WHEN NEW.stats -> 'looked_back_minutes' >= NEW.params -> 'lookback_minutes'
+              THEN 'lookback_minutes' ELSE '' END  -- one that is noted with the lists is not begun again
+            - CASE WHEN NEW.stats ? 'is_cut' THEN 'urls' ELSE '' END END),  -- it had no time for them: the lists tell the same
+        reason = least(waiting.reason, NEW.reason,  -- manual before schedule before webhook, as in the alphabet
+                       CASE WHEN NEW.stats ? 'is_cut' THEN 'schedule' END)
     WHERE waiting.connector = NEW.connector AND waiting.account = NEW.account AND waiting.status = 'Pending' AND waiting.id <> NEW.id;
     IF FOUND THEN
         NEW.status := 'Superseded';

@@ -1,15 +1,17 @@
 """A sync that cannot read all it was asked to: what is at fault pays, and nothing else."""
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 from sandbox.server import Client, serving
 from station import Station, station
 
 from listener.clients.shipstation.lists import Named, is_theirs, read_named
 from listener.core.events import Trouble
-from listener.core.outcome import Snooze
+from listener.core.outcome import Done, Snooze
 
 pytestmark = pytest.mark.anyio
 
@@ -139,3 +141,105 @@ async def test_a_run_that_meets_an_outage_goes_on_after_as_long_as_it_has_taken(
         shop.budget.told.clear()
 
     assert waits == [1, 20, 60]
+
+
+# --- time and calls --------------------------------------------------------------------------------------------------
+
+
+async def cut(shop: Station, reason: str = "manual", **params: Any) -> None:
+    """One claim of the run that waits; after its first call so little time is left that it must go on in another."""
+    inner = shop.shipstation
+
+    class Slow:
+        async def list_page(self, *args: Any, **more: Any) -> Any:
+            page = await inner.list_page(*args, **more)
+            deadline.deadline = anyio.current_time() + 10.0
+            return page
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(inner, name)
+
+    shop.client = Slow()  # type: ignore[assignment]
+    with anyio.CancelScope(deadline=anyio.current_time() + 1_000) as deadline:
+        outcome = await shop.run(reason, **params)
+    shop.client = inner
+    assert outcome == Snooze(0.0, "more than one operation_timeout of pages; goes on")
+
+
+def asked(api: Client) -> list[str]:
+    requests = api.control("GET", "requests?last=1000")["requests"]
+    return [f"{each['path']}?{each['query']}" for each in requests if each["method"] == "GET"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_addresses_that_take_too_long_are_begun_once(shop: Station, api: Client, *, waits: bool) -> None:
+    """Else each claim would read the first of them anew, and the lists would never have their turn."""
+    await shop.sync()
+    shop.upload("1", "2", "3")
+    host = f"http://{api.address[0]}:{api.address[1]}"
+    job_params = {"urls": [f"{host}/orders?orderNumber={number}" for number in (1, 2, 3)]}
+    if waits:
+        job = await shop.claim("webhook", **job_params)
+        shop.database.execute("INSERT INTO sync_runs (account, reason) VALUES ('default', 'webhook')")
+        shop.database.execute("UPDATE sync_runs SET stats = %s WHERE id = %s", ['{"is_cut": true}', job.id])
+        await shop.settle(job, Snooze(0.0))
+    else:
+        await cut(shop, "webhook", **job_params)
+        assert sum("orderNumber" in each for each in asked(api)) == 1
+
+    outcome = await shop.run("webhook")
+
+    assert isinstance(outcome, Done)
+    assert outcome.values["stats"]["complete"]
+    assert not outcome.values["stats"].keys() & {"is_cut", "lists_done"}
+    assert sum("orderNumber" in each for each in asked(api)) == (0 if waits else 1)
+    assert shop.read() == {"1", "2", "3"}
+
+
+async def test_a_run_that_runs_out_of_time_reads_no_list_twice(shop: Station, api: Client) -> None:
+    await shop.sync()
+    before = len(asked(api))
+    for _ in range(2):
+        await cut(shop, lookback_minutes=60)
+    outcome = await shop.run()
+
+    assert isinstance(outcome, Done)
+    assert outcome.values["stats"]["complete"]
+    paths = [each.partition("?")[0] for each in asked(api)[before:]]
+    assert paths == ["/orders", "/shipments", "/shipments", "/fulfillments"]
+
+
+async def test_the_calls_of_one_run_are_counted_over_all_its_claims(shop: Station, api: Client) -> None:
+    await shop.sync()
+    shop.most_calls = 2
+    await cut(shop, lookback_minutes=60)
+    outcome = await shop.run()
+
+    assert isinstance(outcome, Done)
+    assert (outcome.values["stats"]["calls"], outcome.values["stats"]["complete"]) == (2, False)
+
+
+async def test_a_record_in_quarantine_that_takes_too_long_is_rarer_and_rarer(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    api.fault({"null_fields": ["orderStatus"], "count": 2, "path": "/orders"})
+    await shop.sync()
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    inner = shop.shipstation
+
+    class Late:
+        """The list of the one record has more pages than there is time for."""
+
+        async def list_page(self, path: str, name: str, query: Any, **more: Any) -> Any:
+            page = await inner.list_page(path, name, query, **more)
+            if "createDateEnd" in query:
+                deadline.deadline = anyio.current_time() + 10.0
+                return replace(page, total=10_000)
+            return page
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(inner, name)
+
+    shop.client = Late()  # type: ignore[assignment]
+    with anyio.CancelScope(deadline=anyio.current_time() + 1_000) as deadline:
+        assert isinstance(await shop.run(), Snooze)
+    assert shop.database.execute("SELECT attempts, retry_at > now() FROM sync_quarantine") == [(2, True)]

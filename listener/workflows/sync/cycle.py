@@ -17,8 +17,30 @@ from listener.workflows.sync.rows import read_rows
 
 # Calls of one run for single orders whose fulfillments may be void, and for records in quarantine.
 MOST_SUSPECTS, MOST_RETRIES = 10, 3
-# The figure of a run that is not done yet: so many minutes of look-back are noted with the lists.
-LOOKED_BACK = "looked_back_minutes"
+# Figures of a run that is not done yet: so many minutes of look-back are noted with the lists; these lists it has read
+# to their end; it ran out of time once, and reads the lists instead of its addresses.
+LOOKED_BACK, LISTS_DONE, IS_CUT = "looked_back_minutes", "lists_done", "is_cut"
+NOTES = frozenset({LOOKED_BACK, LISTS_DONE, IS_CUT})
+LISTS_FAILED, URL_ERROR = "lists_failed", "last_url_error"
+
+
+def read_figures(document: Any) -> dict[str, Any]:
+    """Take over what the earlier claims of a run have counted and noted; a hand may have written anything there."""
+    if not isinstance(document, dict):
+        return {}
+    notes = {LISTS_DONE, LISTS_FAILED, URL_ERROR, IS_CUT}
+    counts = {name: count for name, count in document.items() if type(count) is int and 0 <= count < 2**53}
+    figures: dict[str, Any] = {name: count for name, count in counts.items() if name not in notes}
+    done, down, error = (document.get(name) for name in (LISTS_DONE, LISTS_FAILED, URL_ERROR))
+    if isinstance(done, list):
+        figures[LISTS_DONE] = [feed.name for feed in FEEDS if feed.name in done]
+    if isinstance(down, dict) and down:
+        figures[LISTS_FAILED] = {feed.name: str(down[feed.name]) for feed in FEEDS if feed.name in down}
+    if isinstance(error, str):
+        figures[URL_ERROR] = error
+    if document.get(IS_CUT) is True:
+        figures[IS_CUT] = True
+    return figures
 
 
 class Cycle:
@@ -30,11 +52,11 @@ class Cycle:
         self._params = params
         self._holder = Holder(run_id=job.id, claim_id=job.claim_id, begun_at=begun.started_at, is_dry=params.dry_run)
         self._state = state
-        self.down: dict[str, str] = {}
-        self._down_paths: set[str] = set()
         self._base_url = base_url
-        self._stats: dict[str, Any] = {**(job.row["stats"] or {}), "complete": False}
-        self._calls_before = int(self._stats.get("calls", 0))
+        self._stats: dict[str, Any] = {**read_figures(job.row["stats"]), "complete": False}
+        self._calls_before: int = self._stats.get("calls", 0)
+        self.down: dict[str, str] = dict(self._stats.get(LISTS_FAILED, {}))
+        self._down_paths = {feed.path for feed in FEEDS if feed.name in self.down}
         if params.dry_run:
             self._stats["dry_run"] = True
 
@@ -46,7 +68,7 @@ class Cycle:
         """Read everything that is asked for. Raises Unavailable, Rejected, OutOfCalls, OutOfTime, ClaimLost."""
         if not await self._read_urls() or self._job.row["reason"] != "webhook":
             marks = {**marks, **await self._owe(marks)}
-            before = self._stats.get("changed", 0)
+            before = 0 if ORDERS.name in self._done else self._stats.get("changed", 0)
             await self._unless_down(ORDERS, self._read_feed(ORDERS, marks))
             is_eventful = self._stats.get("changed", 0) > before
             for feed in plan.further(is_eventful, marks):
@@ -55,6 +77,16 @@ class Cycle:
             await self._retry_quarantined()
         self._stats["complete"] = not self.down
         await self._store_batch(Batch(list="", is_last=True))
+
+    async def cut(self) -> None:
+        """Note that the run is out of time: else each claim would begin with the same addresses. Raises ClaimLost."""
+        self._stats[IS_CUT] = True
+        await self._store_batch(Batch(list=""))
+
+    @property
+    def _done(self) -> list[str]:
+        done: list[str] = self._stats.get(LISTS_DONE, [])
+        return done
 
     async def _unless_down(self, feed: Feed, reading: Coroutine[Any, Any, None]) -> None:
         """Read a list; one that cannot be read is left to the next run, and the others are read all the same."""
@@ -66,7 +98,7 @@ class Cycle:
         except ListDown as error:
             self._down_paths.add(feed.path)
             self.down[feed.name] = str(error)
-            self._stats["lists_failed"] = dict(self.down)
+            self._stats[LISTS_FAILED] = dict(self.down)
 
     async def _owe(self, marks: Mapping[Feed, Mark]) -> Mapping[Feed, Mark]:
         """Note from when on each list is to be read, once a run: an earlier claim of it may have read some already."""
@@ -84,9 +116,13 @@ class Cycle:
         return owed
 
     async def _read_feed(self, feed: Feed, marks: Mapping[Feed, Mark]) -> None:
-        """Read one list to its end."""
+        """Read one list to its end, unless an earlier claim of the run has."""
+        if feed.name in self._done:
+            return
         reading = plan.begin_pass(feed, marks[feed], now=self.reader.now)
         async for part in self.reader.read(reading):
+            if part.is_last:  # stored with its rows
+                self._stats[LISTS_DONE] = [*self._done, feed.name]
             advance = Advance(
                 workflow=feed.workflow,
                 mark=part.upper if part.is_last else None,
@@ -98,7 +134,7 @@ class Cycle:
         """Read the lists that webhooks named. False: read what changed instead, which tells the same in fewer calls,
         and must have its turn; or a sister host cannot be asked, which says nothing of the account's own."""
         urls = dict.fromkeys(self._params.urls)
-        if len(urls) > self.reader.calls_left // 2:
+        if urls and (IS_CUT in self._stats or len(urls) > self.reader.calls_left // 2):
             return False
         for url in urls:
             named = read_named(url, self._base_url)
@@ -113,7 +149,7 @@ class Cycle:
                 if isinstance(error, Unavailable) and named.base_url is None:
                     raise
                 self._stats["urls_failed"] = self._stats.get("urls_failed", 0) + 1
-                self._stats["last_url_error"] = str(error)
+                self._stats[URL_ERROR] = str(error)
                 if isinstance(error, Unavailable):
                     return False
                 continue

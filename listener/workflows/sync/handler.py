@@ -16,7 +16,7 @@ from listener.db.sync_runs import Begun, SyncRuns
 from listener.db.sync_state import SyncState
 from listener.workflows.sync import plan
 from listener.workflows.sync.calls import DOUBTFUL, Client, OutOfCalls, OutOfTime
-from listener.workflows.sync.cycle import LOOKED_BACK, Cycle
+from listener.workflows.sync.cycle import NOTES, Cycle, read_figures
 from listener.workflows.sync.plan import FEEDS, Feed, Mark
 from listener.workflows.sync.reader import Reader
 
@@ -72,13 +72,14 @@ class Sync:
         except ClaimLost as error:
             return Release(str(error))
         most = min(self._most_calls(), params.max_pages or self._most_calls())
+        most -= read_figures(job.row["stats"]).get("calls", 0)  # of its earlier claims
         reader = Reader(self._client, now=begun.now, most_calls=most, size=params.batch_size)
         cycle = Cycle(job, params, begun, reader, self._state, self._base_url)
         try:
             await cycle.run(await self._marks())
         except OutOfTime:
             if not params.dry_run:  # which leaves nothing behind from where it could go on
-                return Snooze(0.0, "more than one operation_timeout of pages; goes on")
+                return await _goes_on(cycle)
         except OutOfCalls:
             pass
         except Unavailable as error:
@@ -87,7 +88,7 @@ class Sync:
             return Release(str(error)) if isinstance(error, ClaimLost) else Fail(str(error))
         if not reader.calls:
             await self._gate.withdraw()
-        figures = {name: figure for name, figure in cycle.figures().items() if name != LOOKED_BACK}
+        figures = {name: figure for name, figure in cycle.figures().items() if name not in NOTES}
         for name, why in cycle.down.items():
             self._publish(Trouble(where=f"sync {name}", error=why))
         self._publish(
@@ -108,6 +109,14 @@ class Sync:
         known = await self._state.marks([feed.workflow for feed in FEEDS])
         marks = {feed: known.get(feed.workflow, (None, None)) for feed in FEEDS}
         return {feed: Mark(at=at, cursor=cursor) for feed, (at, cursor) in marks.items()}
+
+
+async def _goes_on(cycle: Cycle) -> Outcome:
+    try:
+        await cycle.cut()
+    except ClaimLost as error:
+        return Release(str(error))
+    return Snooze(0.0, "more than one operation_timeout of pages; goes on")
 
 
 def _after_outage(error: Unavailable, begun: Begun, lasted_s: float) -> Outcome:
