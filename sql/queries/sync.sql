@@ -262,7 +262,8 @@ SELECT id, status, reason, params, stats, last_error, created_at, started_at, fi
 
 -- name: monitor
 -- Whether syncs run, for a person: the newest runs, how far each list has been read, and what lies aside. since: of the sums.
--- What a dry run would have changed is in no sum: the real one after it counts that.
+-- What a dry run would have changed is in no sum: the real one after it counts that. A figure that a hand wrote and that is none
+-- is in no sum either.
 WITH counted AS (
     SELECT coalesce((SELECT watermark FROM polling_state WHERE account = %(account)s AND workflow = 'shipstation statistics'), '-infinity') AS since
 ), newest AS (
@@ -270,11 +271,11 @@ WITH counted AS (
     WHERE connector = %(connector)s AND account = %(account)s AND started_at IS NOT NULL ORDER BY started_at DESC LIMIT 1
 ), sums AS (
     SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'Failed') AS failed, count(*) FILTER (WHERE started_at > now() - interval '1 hour') AS runs_last_hour,
-           sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint) FILTER (WHERE started_at > now() - interval '1 hour')::bigint AS calls_last_hour,
-           sum(jsonb_path_query_first(stats, '$.calls.double()')::bigint)::bigint AS calls,
-           sum(jsonb_path_query_first(stats, '$.read.double()')::bigint)::bigint AS read,
-           sum(jsonb_path_query_first(stats, '$.changed.double()')::bigint) FILTER (WHERE stats -> 'dry_run' IS DISTINCT FROM 'true')::bigint AS changed,
-           sum(jsonb_path_query_first(stats, '$.rows.double()')::bigint) FILTER (WHERE stats -> 'dry_run' IS DISTINCT FROM 'true')::bigint AS rows
+           sum(jsonb_path_query_first(stats, '$.calls ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)')::numeric) FILTER (WHERE started_at > now() - interval '1 hour')::bigint AS calls_last_hour,
+           sum(jsonb_path_query_first(stats, '$.calls ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)')::numeric)::bigint AS calls,
+           sum(jsonb_path_query_first(stats, '$.read ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)')::numeric)::bigint AS read,
+           sum(jsonb_path_query_first(stats, '$.changed ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)')::numeric) FILTER (WHERE stats -> 'dry_run' IS DISTINCT FROM 'true')::bigint AS changed,
+           sum(jsonb_path_query_first(stats, '$.rows ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)')::numeric) FILTER (WHERE stats -> 'dry_run' IS DISTINCT FROM 'true')::bigint AS rows
     FROM sync_runs, counted
     WHERE connector = %(connector)s AND account = %(account)s AND started_at >= counted.since
 )

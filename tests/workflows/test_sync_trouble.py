@@ -243,3 +243,39 @@ async def test_a_record_in_quarantine_that_takes_too_long_is_rarer_and_rarer(sho
     with anyio.CancelScope(deadline=anyio.current_time() + 1_000) as deadline:
         assert isinstance(await shop.run(), Snooze)
     assert shop.database.execute("SELECT attempts, retry_at > now() FROM sync_quarantine") == [(2, True)]
+
+
+# --- rubbish ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [
+        '"x"',
+        "3",
+        "null",
+        "[]",
+        '{"calls": "abc"}',
+        '{"calls": null}',
+        '{"calls": 1e30}',
+        '{"changed": null}',
+        '{"read": "x", "rows": -3}',
+        '{"lists_done": 7, "lists_failed": "x", "looked_back_minutes": "x"}',
+        '{"reason": 5, "event": 6}',
+    ],
+)
+async def test_rubbish_in_a_runs_stats_holds_nothing_up(shop: Station, api: Client, stats: str) -> None:
+    shop.upload("1")
+    urls = f'{{"urls": ["http://[::1", "http://{api.address[0]}:{api.address[1]}/orders?orderNumber=1"]}}'
+    shop.database.execute("INSERT INTO sync_runs (stats, params) VALUES (%s, %s)", [stats, urls])
+
+    figures = await shop.sync()
+
+    assert (figures["complete"], figures["urls_refused"], shop.read()) == (True, 1, {"1"})
+    assert not figures.keys() & {"reason", "event"}, "which the log has already"
+    shop.database.execute("UPDATE sync_runs SET stats = %s", [stats])
+    shop.database.execute(
+        "INSERT INTO sync_runs (status, started_at, stats) VALUES ('Succeeded', now(), %s)", ['{"calls": 5, "rows": 2}']
+    )
+    seen = await shop.runs.monitor()
+    assert (seen["calls"], seen["calls_last_hour"], seen["rows"]) == (5, 5, 2)

@@ -22,15 +22,15 @@ MOST_SUSPECTS, MOST_RETRIES = 10, 3
 LOOKED_BACK, LISTS_DONE, IS_CUT = "looked_back_minutes", "lists_done", "is_cut"
 NOTES = frozenset({LOOKED_BACK, LISTS_DONE, IS_CUT})
 LISTS_FAILED, URL_ERROR = "lists_failed", "last_url_error"
+COUNTS = ("calls", "read", "changed", "unknown", "rows", "quarantined", "urls_refused", "urls_failed", LOOKED_BACK)
 
 
 def read_figures(document: Any) -> dict[str, Any]:
     """Take over what the earlier claims of a run have counted and noted; a hand may have written anything there."""
     if not isinstance(document, dict):
         return {}
-    notes = {LISTS_DONE, LISTS_FAILED, URL_ERROR, IS_CUT}
-    counts = {name: count for name, count in document.items() if type(count) is int and 0 <= count < 2**53}
-    figures: dict[str, Any] = {name: count for name, count in counts.items() if name not in notes}
+    counts = ((name, document.get(name)) for name in COUNTS)
+    figures: dict[str, Any] = {name: count for name, count in counts if type(count) is int and 0 <= count < 2**53}
     done, down, error = (document.get(name) for name in (LISTS_DONE, LISTS_FAILED, URL_ERROR))
     if isinstance(done, list):
         figures[LISTS_DONE] = [feed.name for feed in FEEDS if feed.name in done]
