@@ -56,7 +56,8 @@ class ApiBudget:
 
     async def give_back(self, permit: Permit) -> None:
         """The reserved call was not made."""
-        await self._run("give_back_permit", {"rate_window": permit.window, "is_probe": permit.probe})
+        params = {"rate_window": permit.window, "is_probe": permit.probe, "yields": self._yields}
+        await self._run("give_back_permit", params)
 
     async def report_ok(self, permit: Permit, headers: RateHeaders) -> None:
         """The API answered: correct the window by its headers; a probe ends the pause."""

@@ -15,8 +15,10 @@ WHERE (api_budgets.call_limit, api_budgets.window_s) IS DISTINCT FROM (EXCLUDED.
 -- pause one probe: it moves paused_until on by probe_s, so that everybody else waits for what it finds. A window that the
 -- API called spent ends with its pause, also when a person ends that by moving paused_until.
 -- Whatever a hand wrote into the row, calls go on: infinite times and windows are read as the nearest that is legal.
--- yields: uploads go first. A quarter of each window is left to them, and while orders wait three quarters, so that a
--- backlog of either kind slows the other down and stops neither.
+-- yields: uploads go first. A quarter of each window is left to them, and while orders wait three quarters. The first quarter
+-- is for who yields: uploads leave what is left of it for a twelfth of a window (5 s) after each time that it asked, as they
+-- would spend a window in less than the second after which it asks again (1 to 3 calls of 40 were left, measured). So a backlog
+-- of either kind slows the other down and stops neither.
 -- The row lock makes takers queue for microseconds; not flushed, because a lost reservation is a call not counted twice.
 WITH account AS (
     SELECT b.*, clock_timestamp() AS at, make_interval(secs => least(greatest(window_s, 0), 3600)) AS span
@@ -26,16 +28,21 @@ WITH account AS (
            -- nothing legal lasts two hours: a value beyond came from a hand or from a wrong clock
            paused_until > at AND paused_until < at + interval '2 hours' AS must_wait,
            is_over AS rolled_over,
-           NOT is_over AND remaining <= reserve AS is_spent
+           NOT is_over AND (remaining <= reserve OR has_had_share) AS is_spent
     FROM (SELECT account.*,
-                 CASE WHEN NOT %(yields)s OR call_limit = 2147483647 THEN 0
-                      WHEN EXISTS (SELECT FROM orders_inbox AS q WHERE q.status = 'Pending' AND q.scheduled_at <= account.at)
-                      THEN call_limit / 4 * 3 ELSE call_limit / 4 END AS reserve,
+                 CASE WHEN %(yields)s OR call_limit = 2147483647 THEN 0
+                      WHEN sync_asked_at > at - span / 12 AND sync_asked_at <= at THEN greatest(call_limit / 4 - greatest(sync_calls, 0), 0)
+                      ELSE 0 END AS reserve,
+                 %(yields)s AND call_limit <> 2147483647 AND sync_calls >= greatest(call_limit / 4, 1)
+                         AND (remaining <= call_limit / 4
+                              OR EXISTS (SELECT FROM orders_inbox AS q WHERE q.status = 'Pending' AND q.scheduled_at <= account.at)) AS has_had_share,
                  NOT (resets_at > at AND resets_at < at + interval '2 hours')
                          OR coalesce(pause_reason = 'throttled', false) AS is_over FROM account) AS account
 ), taken AS (
     UPDATE api_budgets AS b
     SET remaining = CASE WHEN v.rolled_over THEN b.call_limit ELSE least(b.remaining, b.call_limit) END - 1,
+        sync_calls = CASE WHEN v.rolled_over THEN 0 ELSE b.sync_calls END + %(yields)s::integer,
+        sync_asked_at = CASE WHEN %(yields)s THEN v.at ELSE b.sync_asked_at END,
         rate_window = b.rate_window + v.rolled_over::integer,
         resets_at = CASE WHEN v.rolled_over THEN v.at + v.span ELSE b.resets_at END,
         paused_until = CASE WHEN v.is_paused THEN v.at + make_interval(secs => %(probe_s)s) END,
@@ -43,6 +50,10 @@ WITH account AS (
     FROM verdict AS v
     WHERE b.connector = v.connector AND b.account = v.account AND NOT coalesce(v.must_wait, false) AND NOT v.is_spent
     RETURNING b.rate_window
+), asked AS (
+    UPDATE api_budgets AS b SET sync_asked_at = v.at
+    FROM verdict AS v
+    WHERE b.connector = v.connector AND b.account = v.account AND %(yields)s AND NOT coalesce(v.must_wait, false) AND v.is_spent
 )
 SELECT taken.rate_window IS NOT NULL AS granted, taken.rate_window, v.is_paused AS is_probe,
        greatest(extract(epoch FROM CASE WHEN v.must_wait THEN v.paused_until WHEN v.is_spent THEN v.resets_at END - v.at), 0)::float8 AS wait_s,
@@ -54,6 +65,7 @@ FROM verdict AS v LEFT JOIN taken ON true;
 -- The call was not made: the window gets it back, and a probe that was not sent leaves the probe to the next one.
 UPDATE api_budgets
 SET remaining = CASE WHEN rate_window = %(rate_window)s THEN least(remaining + 1, call_limit) ELSE remaining END,
+    sync_calls = CASE WHEN rate_window = %(rate_window)s AND %(yields)s THEN greatest(sync_calls - 1, 0) ELSE sync_calls END,
     paused_until = CASE WHEN %(is_probe)s AND paused_until IS NOT NULL THEN clock_timestamp() ELSE paused_until END
 WHERE connector = %(connector)s AND account = %(account)s
 RETURNING set_config('synchronous_commit', 'off', true);
@@ -74,6 +86,7 @@ WITH before AS (
 )
 UPDATE api_budgets AS b
 SET rate_window = b.rate_window + (before.rolled AND before.mine)::integer,
+    sync_calls = CASE WHEN before.rolled AND before.mine THEN 0 ELSE b.sync_calls END,
     remaining = CASE
         WHEN %(remaining)s::integer IS NULL THEN b.remaining
         WHEN before.mine AND before.rolled THEN %(remaining)s::integer

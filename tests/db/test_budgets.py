@@ -480,6 +480,51 @@ async def test_who_yields_leaves_calls_to_the_uploads(
     await refused(uploads)
 
 
+async def test_who_yields_has_a_quarter_of_each_window_however_many_orders_wait(
+    account: Account, database: Database
+) -> None:
+    """Uploads spend a window sooner than it asks again: they leave it the rest of its quarter for a moment."""
+    database.execute("INSERT INTO orders_inbox (order_number) VALUES ('A')")
+    uploads, sync = account.process(), account.process(yields=True)
+    for _ in range(LIMIT):
+        await taken(uploads)
+    await refused(sync)  # it waits
+    account.set(resets_at="now() - interval '1 second'")
+
+    for _ in range(LIMIT - LIMIT // 4):
+        await taken(uploads)
+    await refused(uploads)
+    returned = await taken(sync)
+    await sync.give_back(returned)
+    for _ in range(LIMIT // 4):
+        await taken(sync)
+    await refused(sync)
+
+
+async def test_what_who_yields_does_not_use_is_the_uploads(account: Account) -> None:
+    uploads, sync = account.process(), account.process(yields=True)
+    await taken(sync)
+    for _ in range(LIMIT - LIMIT // 4):
+        await taken(uploads)
+    await refused(uploads)
+
+    account.set(sync_asked_at="now() - interval '6 seconds'")
+
+    for _ in range(LIMIT // 4 - 1):
+        await taken(uploads)
+    await refused(uploads)
+
+
+@pytest.mark.parametrize("limit", [2, 3, 4])
+async def test_of_a_small_limit_each_has_a_part(account: Account, database: Database, limit: int) -> None:
+    database.execute("INSERT INTO orders_inbox (order_number) VALUES ('A')")
+    uploads, sync = account.process(limit=limit), account.process(limit=limit, yields=True)
+    await taken(uploads)
+    await taken(sync)
+    account.set(resets_at="now() - interval '1 second'")
+    await taken(uploads)
+
+
 async def test_an_account_without_a_limit_has_nothing_to_yield(account: Account) -> None:
     sync = account.process(limit=0, yields=True)
     permit = await taken(sync)
