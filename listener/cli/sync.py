@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from listener.clients.shipstation.client import CONNECTOR, account_name
 from listener.config.environment import Environment, load_environment
 from listener.core.errors import ConfigError, ListenerError
 from listener.db.budgets import read_budgets
+from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.db.sync_runs import SyncRuns
 from listener.engine.loop import run_loop
@@ -107,9 +108,7 @@ async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
         account = account_name(credentials(env)[0])
         runs = SyncRuns(pool, connector=CONNECTOR, account=account)
         await QueueTable(pool, SYNC).rescue()  # one that was killed, where no service would
-        run_id = await runs.request(params)
-        if run_id is None:
-            raise ListenerError(f"{BUSY}: {_in_the_way(await runs.in_the_way())}")
+        run_id = await _request(runs, params, lambda: _pause(pool, account))
         async with AsyncExitStack() as stack:
             process = await stack.enter_async_context(Process(env, {SYNC.name: SYNC.noun}, serves=False))
             await assign_sync(process, stack)
@@ -126,22 +125,39 @@ async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
                 group.start_soon(work)
                 run = await _outcome(runs, run_id, lambda: _hindrance(pool, process, account))
                 process.supervisor.stop()
-    if failure is not None:
-        raise failure
-    if not run:
-        raise ListenerError(f"interrupted; sync run {run_id} waits in sync_runs, for a service or the next sync")
-    return run
+        if failure is not None:
+            raise failure
+        return run or await _interrupted(runs, run_id)
 
 
-def _in_the_way(run: Mapping[str, Any] | None) -> str:
-    if run is None:  # it ended just now
-        return "a sync of this account has just ended; try again"
+async def _request(runs: SyncRuns, params: Mapping[str, Any], pause: Callable[[], Awaitable[str]]) -> int:
+    """Insert a run, or join the one that waits. Raises ListenerError when somebody works on one."""
+    while (run_id := await runs.request(params)) is None:
+        run = await runs.in_the_way()
+        if run is not None and (params.get("dry_run") or not run["is_new"]):
+            why = await pause()
+            raise ListenerError(f"{BUSY}: {_in_the_way(run)}" + (f"\nthe account is {why}" if why else ""))
+        await anyio.sleep(_LOOK_EVERY_S)  # whoever inserted it takes it within seconds, or has left it
+    return run_id
+
+
+async def _interrupted(runs: SyncRuns, run_id: int) -> dict[str, Any]:
+    """Read the run that the process has ended with; it may have been done by the first signal. Raises ListenerError."""
+    run = await runs.read(run_id)
+    if run is not None and run["status"] in _OVER:
+        return run
+    if run is not None and run["status"] == "Processing":
+        raise ListenerError(f"interrupted; another process works on sync run {run_id}")
+    raise ListenerError(f"interrupted; sync run {run_id} waits in sync_runs, for a service or the next `listener sync`")
+
+
+def _in_the_way(run: Mapping[str, Any]) -> str:
     told = f"sync run {run['id']} ({run['reason']}) of this account"
     if run["status"] == "Processing":
         since = f" since {run['started_at']}" if run["started_at"] else ""
         return f"{told} is working{since}; see `listener stats`"
     if not run["is_later"]:
-        return f"{told} is waiting; see `listener stats`"
+        return f"{told} is waiting; see `listener stats`\nhint: `listener sync` goes on with it, a dry run cannot"
     return (
         f"{told} is waiting until {run['scheduled_at']};\n"
         "hint: set its scheduled_at to now() to start it, or take its row out of sync_runs"
@@ -160,9 +176,13 @@ async def _outcome(runs: SyncRuns, run_id: int, hindrance: Any) -> dict[str, Any
         await anyio.sleep(_LOOK_EVERY_S)
 
 
-async def _hindrance(pool: Any, process: Process, account: str) -> str:
+async def _hindrance(pool: Pool, process: Process, account: str) -> str:
     if not process.live.is_enabled(SYNC.name):
         return "sync_enabled is false"
+    return await _pause(pool, account)
+
+
+async def _pause(pool: Pool, account: str) -> str:
     return _pause_of(await read_budgets(pool), account)
 
 

@@ -50,7 +50,7 @@ class SyncRuns:
         return Due(**rows[0], strays=strays)
 
     async def request(self, params: Mapping[str, Any]) -> int | None:
-        """Insert a person's run, or join one that waits and that nobody takes; returns its id.
+        """Insert a person's run, or join one that waits and that was left; returns its id.
 
         None when one is working already, or waits for somebody. What a dead session left must be rescued before.
         """
@@ -62,7 +62,8 @@ class SyncRuns:
         return None
 
     async def in_the_way(self) -> dict[str, Any] | None:
-        """Read the run because of which `request` inserts none: id, status, reason, times, is_later."""
+        """Read the run because of which `request` inserts none: id, status, reason, times, is_later,
+        is_new."""
         rows = await self._pool.run(query("sync", "open_run"), self._key, name="sync")
         return rows[0] if rows else None
 

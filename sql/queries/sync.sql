@@ -244,17 +244,24 @@ ON CONFLICT (connector, account) WHERE status = 'Pending' DO NOTHING
 RETURNING id;
 
 -- name: join_run
--- A person's run where no service takes the one that waits, which a killed or a paused command has left: a service would
--- have claimed it within milliseconds. Not as a dry run, which may not become a real one.
-UPDATE sync_runs SET reason = 'manual', params = listener_merge_sync_params(params, %(params)s::jsonb)
+-- A person's run goes along with the one that waits, at once: one that was begun and sent back (a pause, a stop, a death), or
+-- that nobody took, as a command did not that was killed or switched off; a service takes one within milliseconds. What somebody
+-- planned for later stays, and a dry run joins none, which may not become a real one.
+UPDATE sync_runs
+SET reason = 'manual', params = listener_merge_sync_params(params, %(params)s::jsonb), scheduled_at = least(scheduled_at, now())
 WHERE connector = %(connector)s AND account = %(account)s AND status = 'Pending' AND %(params)s::jsonb -> 'dry_run' IS DISTINCT FROM 'true'
-  AND scheduled_at < now() - interval '15 seconds'
+  AND CASE WHEN started_at IS NOT NULL OR attempts > 0 THEN scheduled_at < now() + interval '10 minutes'
+           ELSE scheduled_at < now() - interval '15 seconds' END
   AND NOT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status = 'Processing')
 RETURNING id;
 
 -- name: open_run
--- What keeps a person's run away: the one that works, or else the one that waits.
-SELECT id, status, reason, scheduled_at::text AS scheduled_at, started_at::text AS started_at, scheduled_at > now() AS is_later FROM sync_runs
+-- What keeps a person's run away: the one that works, or else the one that waits. is_new: whoever inserted it may be about to
+-- take it.
+SELECT id, status, reason, scheduled_at::text AS scheduled_at, started_at::text AS started_at, scheduled_at > now() AS is_later,
+       status = 'Pending' AND started_at IS NULL AND attempts = 0
+           AND scheduled_at BETWEEN now() - interval '15 seconds' AND now() AS is_new
+FROM sync_runs
 WHERE connector = %(connector)s AND account = %(account)s AND status IN ('Pending', 'Processing') ORDER BY status DESC LIMIT 1;
 
 -- name: read_run

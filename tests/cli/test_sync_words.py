@@ -12,14 +12,13 @@ RUN = {"id": 7, "reason": "schedule", "scheduled_at": "2036-01-01", "started_at"
 @pytest.mark.parametrize(
     ("run", "words"),
     [
-        (None, "has just ended; try again"),
         ({**RUN, "status": "Processing"}, "sync run 7 (schedule) of this account is working; see"),
         ({**RUN, "status": "Processing", "started_at": "2026-11-22"}, "is working since 2026-11-22; see"),
-        ({**RUN, "status": "Pending"}, "is waiting; see"),
+        ({**RUN, "status": "Pending"}, "is waiting; see `listener stats`\nhint: `listener sync` goes on with it"),
         ({**RUN, "status": "Pending", "is_later": True}, "is waiting until 2036-01-01;\nhint: set its scheduled_at"),
     ],
 )
-def test_it_is_named_with_what_it_does(run: dict[str, Any] | None, words: str) -> None:
+def test_it_is_named_with_what_it_does(run: dict[str, Any], words: str) -> None:
     assert words in _in_the_way(run)
 
 

@@ -1,6 +1,8 @@
 """The synchronisation with real processes: its schedule, its command, its webhooks, its figures."""
 
 import json
+import signal
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -88,6 +90,52 @@ def test_the_command_alone_goes_on_with_what_a_killed_one_left(town: World) -> N
     done = town.listeners.run("sync", "shipstation", "--lookback-minutes", "60")
     assert done.returncode == 0, done.stderr
     assert [(run[1], run[2]) for run in runs(town)][-1] == ("Succeeded", "manual")
+    assert runs(town, "status <> 'Succeeded'") == []
+
+
+def test_the_command_alone_goes_on_after_an_outage(town: World) -> None:
+    town.api.fault({"status": 503})
+    for _ in range(2):  # the second one finds the run of the first
+        paused = town.listeners.run("sync", "shipstation")
+        assert (paused.returncode, "paused (outage)" in paused.stderr) == (1, True), paused.stderr
+        assert "Another instance" not in paused.stderr
+    town.api.control("DELETE", "faults")
+    town.database.execute("UPDATE api_budgets SET paused_until = now() + interval '1 hour'")
+    dry = town.listeners.run("sync", "shipstation", "--dry-run")
+    assert (dry.returncode, "is waiting" in dry.stderr, "the account is paused" in dry.stderr) == (1, True, True)
+    town.database.execute("UPDATE api_budgets SET paused_until = now()")
+    done = town.listeners.run("sync", "shipstation")
+    assert done.returncode == 0, done.stderr
+    assert runs(town, "status <> 'Succeeded'") == []
+
+
+def at_work(town: World) -> Service:
+    """A `listener sync` that waits for a reply to its first call."""
+    town.api.until_in_flight(0)
+    command = Service(
+        town.listeners.environ, town.listeners.folder, (sys.executable, "-m", "listener", "sync", "shipstation")
+    )
+    town.listeners.all.append(command)
+    town.api.until_in_flight(1)
+    return command
+
+
+def test_the_command_alone_goes_on_after_a_kill_and_after_a_stop(town: World) -> None:
+    town.api.fault({"latency_s": 2.0, "method": "GET"})
+    at_work(town).kill()
+    [(run_id, *_)] = runs(town, "status = 'Processing'")
+
+    stopped = at_work(town)
+    stopped.signal(signal.SIGINT)
+    stopped.signal(signal.SIGTERM)  # a second one; two of a kind may arrive as one
+    assert stopped.process.wait(30) == 1
+    assert f"interrupted; sync run {run_id} waits in sync_runs" in stopped.log_text
+
+    once = at_work(town)
+    town.api.control("DELETE", "faults")
+    once.signal(signal.SIGINT)
+    assert once.process.wait(30) == 0, once.log_text
+    assert f"sync run {run_id} Succeeded" in once.log_text
     assert runs(town, "status <> 'Succeeded'") == []
 
 

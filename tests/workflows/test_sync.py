@@ -643,29 +643,35 @@ async def test_a_run_that_is_planned_for_far_away_does_not_block_its_account(sho
 
 
 @pytest.mark.parametrize(
-    ("due_s", "asked", "other", "joins"),
+    ("due_s", "tries", "asked", "other", "joins"),
     [
-        (-60, {"lookback_minutes": 5}, "Succeeded", True),
-        (-60, {"dry_run": True}, "Succeeded", False),  # it would become a real one
-        (-60, {}, "Processing", False),
-        (-1, {}, "Succeeded", False),  # whoever inserted it is about to take it
-        (60, {}, "Succeeded", False),  # tried again then
+        (-60, 0, {"lookback_minutes": 5}, "Succeeded", True),
+        (-60, 0, {"dry_run": True}, "Succeeded", False),  # it would become a real one
+        (-60, 1, {}, "Processing", False),
+        (-1, 0, {}, "Succeeded", False),  # whoever inserted it is about to take it
+        (-1, 1, {}, "Succeeded", True),  # whoever took it has sent it back
+        (60, 0, {}, "Succeeded", False),  # planned
+        (60, 1, {}, "Succeeded", True),  # to be tried again then: a person asks for it now
+        (6_000, 1, {}, "Succeeded", False),
     ],
 )
-async def test_a_run_that_nobody_takes_is_joined(
-    shop: Station, due_s: int, asked: dict[str, Any], other: str, *, joins: bool
+async def test_a_run_that_was_left_is_joined(
+    shop: Station, due_s: int, tries: int, asked: dict[str, Any], other: str, *, joins: bool
 ) -> None:
     shop.database.execute("INSERT INTO sync_runs (account, status, claim_id) VALUES (%s, %s, 1)", [ACCOUNT, other])
     [(run_id,)] = shop.database.execute(
-        "INSERT INTO sync_runs (account, reason, params, scheduled_at)"
-        " VALUES (%s, 'webhook', '{\"urls\": [\"u\"]}', now() + make_interval(secs => %s)) RETURNING id",
-        [ACCOUNT, due_s],
+        "INSERT INTO sync_runs (account, reason, params, scheduled_at, attempts)"
+        " VALUES (%s, 'webhook', '{\"urls\": [\"u\"]}', now() + make_interval(secs => %s), %s) RETURNING id",
+        [ACCOUNT, due_s, tries],
     )
 
     assert await shop.runs.request(asked) == (run_id if joins else None)
 
-    [(reason, params)] = shop.database.execute("SELECT reason, params FROM sync_runs WHERE id = %s", [run_id])
+    [(reason, params, is_due)] = shop.database.execute(
+        "SELECT reason, params, scheduled_at <= now() FROM sync_runs WHERE id = %s", [run_id]
+    )
     assert (reason, params) == (("manual", {"urls": ["u"], **asked}) if joins else ("webhook", {"urls": ["u"]}))
+    assert is_due == (joins or due_s < 0)
 
 
 async def test_a_run_that_is_tried_again_in_a_while_keeps_its_wait(shop: Station) -> None:
