@@ -96,7 +96,8 @@ SELECT DISTINCT order_id FROM shipstation_parcels WHERE account = %(account)s AN
 
 -- name: fold
 -- Work out anew what the inbox says of these orders. Of a split order, the part that still needs most: it is shipped
--- when every part is, or is cancelled; a word of theirs that nobody knows stands between. The parcel is the newest one
+-- when every part is, or is cancelled; a word of theirs that nobody knows stands between. An order that was deleted there and
+-- made anew under its key counts no more, nor do its parts: no list tells of a deletion. The parcel is the newest one
 -- that is neither void nor a return; of an order without any that we have read, what is there stays. None of these columns is content, so nothing is uploaded because of it.
 -- A row that somebody keeps locked holds up nobody else's: it is left for the end of this run, or of a later one.
 -- is_first: this run, which began at `begun`, has not written the row before.
@@ -119,6 +120,10 @@ WITH touched AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT s.order_status, s.order_id FROM shipstation_orders AS s
         WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s
+          AND NOT EXISTS (SELECT FROM shipstation_orders AS former JOIN shipstation_orders AS newer
+                          ON newer.inbox_id = former.inbox_id AND newer.account = former.account AND newer.order_key = former.order_key
+                             AND newer.order_id > former.order_id AND newer.parent_id IS NULL
+                          WHERE former.account = s.account AND former.order_id = coalesce(s.parent_id, s.order_id) AND former.parent_id IS NULL)
         ORDER BY CASE s.order_status WHEN 'awaiting_payment' THEN 1 WHEN 'on_hold' THEN 2 WHEN 'awaiting_shipment' THEN 3
                                      WHEN 'pending_fulfillment' THEN 4 WHEN 'shipped' THEN 6 WHEN 'cancelled' THEN 7 ELSE 5 END, s.order_id
         LIMIT 1
@@ -127,6 +132,10 @@ WITH touched AS MATERIALIZED (
         SELECT p.tracking_number, p.carrier_code, p.shipped_at
         FROM shipstation_orders AS s JOIN shipstation_parcels AS p ON p.account = s.account AND p.order_id = s.order_id
         WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s AND NOT p.is_void AND NOT p.is_return
+          AND NOT EXISTS (SELECT FROM shipstation_orders AS former JOIN shipstation_orders AS newer
+                          ON newer.inbox_id = former.inbox_id AND newer.account = former.account AND newer.order_key = former.order_key
+                             AND newer.order_id > former.order_id AND newer.parent_id IS NULL
+                          WHERE former.account = s.account AND former.order_id = coalesce(s.parent_id, s.order_id) AND former.parent_id IS NULL)
         ORDER BY p.created_there_at DESC NULLS LAST, p.parcel_id DESC
         LIMIT 1
     ) AS parcel ON true

@@ -215,6 +215,24 @@ async def test_a_split_order_is_shipped_when_all_its_parts_are(shop: Station, ap
     assert (shop.row("1")["fulfillment_status"], shop.row("1")["tracking_number"]) == ("shipped", "two")
 
 
+async def test_an_order_that_was_deleted_and_uploaded_anew_counts_no_more(shop: Station, api: Client) -> None:
+    shop.upload("1")
+    part = api.control("POST", "split", {"orderNumber": "1", "sameKey": False})
+    api.control("POST", "ship", {"orderKey": "shop-1", "trackingNumber": "first"})
+    await shop.sync()
+    [former] = [each["orderId"] for each in api.get("/orders")["orders"] if each["orderId"] != part["orderId"]]
+    for order_id in (former, part["orderId"]):
+        assert api.http.delete(f"/orders/{order_id}").status_code == 200
+    api.create(order("1"))
+    await shop.sync()
+    assert (shop.row("1")["fulfillment_status"], shop.row("1")["tracking_number"]) == ("awaiting_shipment", None)
+
+    api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": "second"})
+    await shop.sync()
+
+    assert (shop.row("1")["fulfillment_status"], shop.row("1")["tracking_number"]) == ("shipped", "second")
+
+
 async def test_an_order_from_before_our_time_is_found_by_its_number(shop: Station, api: Client) -> None:
     shop.upload("1", "2")
     shop.database.execute("UPDATE orders_inbox SET order_key = NULL")
