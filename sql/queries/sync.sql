@@ -7,7 +7,9 @@ WHERE id = %(run_id)s AND claim_id = %(claim_id)s AND status = 'Processing'
 RETURNING clock_timestamp() AS now, started_at;
 
 -- name: marks
-SELECT workflow, watermark, cursor FROM polling_state WHERE account = %(account)s AND workflow = ANY (%(workflows)s::text[]);
+-- A watermark that a hand wrote: '-infinity' reads all there is, from before their time on; one of the future tells nothing.
+SELECT workflow, cursor,
+       CASE WHEN watermark < now() + interval '10 minutes' THEN least(greatest(watermark, '2000-01-01Z'), now()) END AS watermark FROM polling_state WHERE account = %(account)s AND workflow = ANY (%(workflows)s::text[]);
 
 -- name: hold_run
 -- The fence of whatever a run writes: it still holds its claim, and goes on holding it until this transaction ends.
@@ -156,12 +158,13 @@ RETURNING q.id, coalesce(told.before < %(begun)s::timestamptz, true) AS is_first
 SELECT order_id FROM shipstation_orders WHERE account = %(account)s AND must_fold ORDER BY order_id LIMIT 1000;
 
 -- name: advance
--- Never back, and never into the future. No mark (least() would pass over that): only the place where an unfinished pass
--- goes on.
+-- Never back, and never into the future, where a hand may have set it. No mark (least() would pass over that): only the place
+-- where an unfinished pass goes on.
 INSERT INTO polling_state AS state (workflow, account, watermark, cursor)
 VALUES (%(workflow)s, %(account)s, CASE WHEN %(mark)s::timestamptz IS NOT NULL THEN least(%(mark)s::timestamptz, now()) END, %(cursor)s::jsonb)
 ON CONFLICT (workflow, account) DO UPDATE
-SET watermark = greatest(state.watermark, excluded.watermark), cursor = excluded.cursor, updated_at = now();
+SET watermark = greatest(CASE WHEN state.watermark < now() + interval '10 minutes' THEN least(state.watermark, now()) END, excluded.watermark),
+    cursor = excluded.cursor, updated_at = now();
 
 -- name: quarantine
 -- Of two records that lie between the same two others, the query must go on finding the one that changed first: the earlier

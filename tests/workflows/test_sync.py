@@ -270,6 +270,21 @@ async def test_the_watermark_never_goes_back(shop: Station, api: Client) -> None
     assert shop.marks() == before
 
 
+@pytest.mark.parametrize("written", ["-infinity", "infinity", "2100-01-01", "0001-01-01"])
+async def test_a_watermark_that_a_hand_wrote_loses_nothing(shop: Station, api: Client, written: str) -> None:
+    await shop.sync()
+    api.control("PUT", "clock", {"offset_s": -3_600})
+    shop.upload("1")  # an hour ago
+    api.control("PUT", "clock", {"offset_s": 0})
+    shop.database.execute("UPDATE polling_state SET watermark = %s::timestamptz WHERE account = %s", [written, ACCOUNT])
+
+    stats = await shop.sync()
+
+    assert (stats["complete"], shop.row("1")["fulfillment_status"]) == (True, "awaiting_shipment")
+    now = datetime.now(UTC)
+    assert all(now - timedelta(minutes=1) < at <= now for at in shop.marks().values())
+
+
 async def test_a_run_that_may_make_no_more_calls_keeps_the_watermark_and_the_next_goes_on(
     shop: Station, api: Client
 ) -> None:
