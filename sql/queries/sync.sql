@@ -17,12 +17,14 @@ SELECT FROM sync_runs WHERE id = %(run_id)s AND claim_id = %(claim_id)s AND stat
 
 -- name: store_orders
 -- Upsert one page of orders, and find the row of the inbox that each belongs to: by its key; as a part of a split order by
--- its parent's; a row from before our time, without a key, by its number where only one has it. A link that is known stays
+-- its parent's; a row from before our time, without a key, by its number where one row and one order have it. A link that is known stays
 -- while its row is there. What is as it was is not written. LIMIT 1 and no ORDER BY: with one the planner walks the primary key.
 WITH told AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS r (
         order_id bigint, order_key text, order_number text, order_status text, parent_id bigint, store_id bigint,
         order_total numeric, created_there_at timestamptz, modified_there_at timestamptz)
+), alone AS MATERIALIZED (
+    SELECT order_number FROM told WHERE parent_id IS NULL GROUP BY order_number HAVING count(*) = 1
 ), linked AS MATERIALIZED (
     SELECT told.*, coalesce(
         (SELECT q.id FROM shipstation_orders AS known JOIN orders_inbox AS q ON q.id = known.inbox_id
@@ -32,7 +34,10 @@ WITH told AS MATERIALIZED (
          WHERE parent.account = %(account)s AND parent.order_id = told.parent_id),
         (SELECT CASE WHEN count(*) = 1 THEN (array_agg(q.id))[1] END FROM orders_inbox AS q
          WHERE q.order_key IS NULL AND q.order_number = told.order_number
-           AND coalesce(q.shipstation_order_id, told.order_id::text) = told.order_id::text)) AS inbox_id
+           AND coalesce(q.shipstation_order_id, told.order_id::text) = told.order_id::text
+           AND (q.shipstation_order_id IS NOT NULL OR told.order_number IN (SELECT order_number FROM alone)
+                AND NOT EXISTS (SELECT FROM shipstation_orders AS other WHERE other.account = %(account)s AND other.parent_id IS NULL
+                                AND other.order_number = told.order_number AND other.order_id <> told.order_id)))) AS inbox_id
     FROM told
 )
 INSERT INTO shipstation_orders AS s (

@@ -234,14 +234,24 @@ async def test_an_order_that_was_deleted_and_uploaded_anew_counts_no_more(shop: 
 
 
 async def test_an_order_from_before_our_time_is_found_by_its_number(shop: Station, api: Client) -> None:
-    shop.upload("1", "2")
+    """Where one row and one order have it: of two, nobody knows whose state it is."""
+    shop.upload("1", "2", "3", "4")
     shop.database.execute("UPDATE orders_inbox SET order_key = NULL")
     api.create(order("1", orderKey="another with that number"))
+    api.control("POST", "split", {"orderNumber": "3", "sameKey": False})
+    [named] = [each["orderId"] for each in api.get("/orders")["orders"] if each["orderKey"] == "shop-4"]
+    shop.database.execute("UPDATE orders_inbox SET shipstation_order_id = %s WHERE order_number = '4'", [str(named)])
+    api.create(order("4", orderKey="not the one that is named"))
 
     await shop.sync()
+    api.create(order("2", orderKey="came later"))
+    api.control("POST", "ship", {"orderKey": "came later"})
+    await shop.sync()
 
-    assert shop.row("2")["fulfillment_status"] == "awaiting_shipment"
-    assert shop.database.execute("SELECT count(*) FROM orders_inbox WHERE shipstation_order_id IS NOT NULL") == [(2,)]
+    assert shop.read() == {"2", "3", "4"}
+    assert [shop.row(number)["fulfillment_status"] for number in "234"] == ["awaiting_shipment"] * 3
+    unknown = shop.database.execute("SELECT order_key FROM shipstation_unknown_orders ORDER BY order_id")
+    assert unknown == [("shop-1",), ("another with that number",), ("not the one that is named",), ("came later",)]
 
 
 # --- how far it has got ----------------------------------------------------------------------------------------------
