@@ -104,8 +104,8 @@ SELECT DISTINCT order_id FROM shipstation_parcels WHERE account = %(account)s AN
 -- name: fold
 -- Work out anew what the inbox says of these orders. Of a split order, the part that still needs most: it is shipped
 -- when every part is, or is cancelled; a word of theirs that nobody knows stands between. An order that was deleted there and
--- made anew under its key counts no more, nor do its parts: no list tells of a deletion. The parcel is the newest one
--- that is neither void nor a return; of an order without any that we have read, what is there stays. None of these columns is content, so nothing is uploaded because of it.
+-- made anew under its key counts no more, nor do its parts: no list tells of a deletion. The parcel is the newest one,
+-- of one kind by its id (in the hour that comes twice their time of creation is not in order), that is neither void nor a return; of an order without any that we have read, what is there stays. None of these columns is content, so nothing is uploaded because of it.
 -- A row that somebody keeps locked holds up nobody else's: it is left for the end of this run, or of a later one.
 -- is_first: this run, which began at `begun`, has not written the row before.
 WITH touched AS MATERIALIZED (
@@ -136,14 +136,17 @@ WITH touched AS MATERIALIZED (
         LIMIT 1
     ) AS part
     LEFT JOIN LATERAL (
-        SELECT p.tracking_number, p.carrier_code, p.shipped_at
-        FROM shipstation_orders AS s JOIN shipstation_parcels AS p ON p.account = s.account AND p.order_id = s.order_id
-        WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s AND NOT p.is_void AND NOT p.is_return
-          AND NOT EXISTS (SELECT FROM shipstation_orders AS former JOIN shipstation_orders AS newer
-                          ON newer.inbox_id = former.inbox_id AND newer.account = former.account AND newer.order_key = former.order_key
-                             AND newer.order_id > former.order_id AND newer.parent_id IS NULL
-                          WHERE former.account = s.account AND former.order_id = coalesce(s.parent_id, s.order_id) AND former.parent_id IS NULL)
-        ORDER BY p.created_there_at DESC NULLS LAST, p.parcel_id DESC
+        SELECT newest.tracking_number, newest.carrier_code, newest.shipped_at FROM (
+            SELECT DISTINCT ON (p.kind) p.parcel_id, p.created_there_at, p.tracking_number, p.carrier_code, p.shipped_at
+            FROM shipstation_orders AS s JOIN shipstation_parcels AS p ON p.account = s.account AND p.order_id = s.order_id
+            WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s AND NOT p.is_void AND NOT p.is_return
+              AND NOT EXISTS (SELECT FROM shipstation_orders AS former JOIN shipstation_orders AS newer
+                              ON newer.inbox_id = former.inbox_id AND newer.account = former.account AND newer.order_key = former.order_key
+                                 AND newer.order_id > former.order_id AND newer.parent_id IS NULL
+                              WHERE former.account = s.account AND former.order_id = coalesce(s.parent_id, s.order_id) AND former.parent_id IS NULL)
+            ORDER BY p.kind, p.parcel_id DESC
+        ) AS newest
+        ORDER BY newest.created_there_at DESC NULLS LAST, newest.parcel_id DESC
         LIMIT 1
     ) AS parcel ON true
 )

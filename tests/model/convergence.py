@@ -298,7 +298,10 @@ class History:
         empty = {"fulfillment_status": status, "tracking_number": None, "carrier_code": None, "shipped_at": None}
         if not carried:
             return empty
-        newest = max(carried, key=lambda p: (p["createDate"], p.get("shipmentId") or p["fulfillmentId"]))
+        last = {
+            ("shipmentId" in p): p for p in sorted(carried, key=lambda p: p.get("shipmentId") or p["fulfillmentId"])
+        }
+        newest = max(last.values(), key=lambda p: (p["createDate"], p.get("shipmentId") or p["fulfillmentId"]))
         day = datetime.fromisoformat(newest["shipDate"][:10]).replace(tzinfo=PACIFIC)
         return {
             **empty,

@@ -99,6 +99,22 @@ async def test_a_void_takes_back_what_the_label_said(shop: Station, api: Client)
     assert (shop.row("2")["fulfillment_status"], shop.row("2")["tracking_number"]) == ("shipped", "first 2")
 
 
+async def test_in_the_hour_that_comes_twice_the_later_label_counts(shop: Station, api: Client) -> None:
+    """Their clock says 01:50, and twenty minutes later 01:10."""
+    shop.upload("1")
+    for tracking, at in (("earlier", "2025-11-02T08:50:00Z"), ("later", "2025-11-02T09:10:00Z")):
+        api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": tracking, "createDate": at})
+    api.control(
+        "POST",
+        "ship",
+        {"orderNumber": "1", "trackingNumber": "F", "fulfillment": True, "createDate": "2025-11-01T09:10:00Z"},
+    )
+
+    await shop.sync(lookback_minutes=5_000_000)
+
+    assert shop.row("1")["tracking_number"] == "later"
+
+
 async def test_a_voided_fulfillment_is_found_though_no_list_tells_of_it(shop: Station, api: Client) -> None:
     shop.upload("1")
     api.control("POST", "ship", {"orderNumber": "1", "fulfillment": True, "createDate": "2026-10-01T08:00:00.0000000"})
