@@ -121,8 +121,10 @@ class SyncState:
             stored = await self._ask(conn, "store_orders", {"rows": json.dumps(batch.orders)})
             ids = [row["order_id"] for row in stored]
             changed = run.count("order", ids)
-            unknown = run.count("unknown", (row["order_id"] for row in stored if row["is_unknown"] and row["is_new"]))
-            ids += [row["order_id"] for row in await self._ask(conn, "link_parts", {"order_ids": ids})]
+            linked = [row["order_id"] for row in await self._ask(conn, "link_parts", {"order_ids": ids})]
+            new = (row["order_id"] for row in stored if row["is_unknown"] and row["is_new"])
+            unknown = run.count("unknown", set(new).difference(linked))
+            ids += linked
             await self._ask(conn, "suspect_parcels", {"order_ids": ids})
             rows = await self._fold(conn, ids, run)
         if batch.parcels:

@@ -221,7 +221,7 @@ async def test_a_split_order_is_shipped_when_all_its_parts_are(shop: Station, ap
     shop.upload("1")
     part = api.control("POST", "split", {"orderNumber": "1", "sameKey": same_key})
     api.control("POST", "ship", {"orderKey": "shop-1", "trackingNumber": "one"})
-    await shop.sync()
+    assert (await shop.sync())["unknown"] == 0
     assert (shop.row("1")["fulfillment_status"], shop.row("1")["tracking_number"]) == ("awaiting_shipment", "one")
     assert shop.database.execute("SELECT count(*) FROM shipstation_unknown_orders") == [(0,)]
 
