@@ -128,9 +128,10 @@ WITH touched AS MATERIALIZED (
         SELECT s.order_status, s.order_id FROM shipstation_orders AS s
         WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s
           AND NOT EXISTS (SELECT FROM shipstation_orders AS former JOIN shipstation_orders AS newer
-                          ON newer.inbox_id = former.inbox_id AND newer.account = former.account AND newer.order_key = former.order_key
+                          ON newer.account = former.account AND newer.order_key = former.order_key
                              AND newer.order_id > former.order_id AND newer.parent_id IS NULL
-                          WHERE former.account = s.account AND former.order_id = coalesce(s.parent_id, s.order_id) AND former.parent_id IS NULL)
+                          WHERE former.account = s.account AND former.order_id = coalesce(s.parent_id, s.order_id) AND former.parent_id IS NULL
+                            AND former.inbox_id = touched.inbox_id AND newer.inbox_id = touched.inbox_id)
         ORDER BY CASE s.order_status WHEN 'awaiting_payment' THEN 1 WHEN 'on_hold' THEN 2 WHEN 'awaiting_shipment' THEN 3
                                      WHEN 'pending_fulfillment' THEN 4 WHEN 'shipped' THEN 6 WHEN 'cancelled' THEN 7 ELSE 5 END, s.order_id
         LIMIT 1
@@ -141,9 +142,10 @@ WITH touched AS MATERIALIZED (
             FROM shipstation_orders AS s JOIN shipstation_parcels AS p ON p.account = s.account AND p.order_id = s.order_id
             WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s AND NOT p.is_void AND NOT p.is_return
               AND NOT EXISTS (SELECT FROM shipstation_orders AS former JOIN shipstation_orders AS newer
-                              ON newer.inbox_id = former.inbox_id AND newer.account = former.account AND newer.order_key = former.order_key
+                              ON newer.account = former.account AND newer.order_key = former.order_key
                                  AND newer.order_id > former.order_id AND newer.parent_id IS NULL
-                              WHERE former.account = s.account AND former.order_id = coalesce(s.parent_id, s.order_id) AND former.parent_id IS NULL)
+                              WHERE former.account = s.account AND former.order_id = coalesce(s.parent_id, s.order_id) AND former.parent_id IS NULL
+                                AND former.inbox_id = touched.inbox_id AND newer.inbox_id = touched.inbox_id)
             ORDER BY p.kind, p.parcel_id DESC
         ) AS newest
         ORDER BY newest.created_there_at DESC NULLS LAST, newest.parcel_id DESC
