@@ -29,7 +29,7 @@ from listener.db.applied import (
     verify_async,
 )
 from listener.db.files import SqlFile, schema_files
-from listener.db.pool import search_path
+from listener.db.pool import KEEPALIVES, search_path
 from listener.db.queries import query, template
 from listener.db.trouble import explain, explained
 
@@ -243,7 +243,10 @@ def connected(url: str, schema: str, *, name: str = "listener migrate") -> Itera
     """Open a session in which unqualified names mean *schema*; name: what pg_stat_activity calls it."""
     if not schema or "\0" in schema or len(schema.encode()) > 63 or schema.startswith("pg_"):
         raise ConfigError(f"not a name for a schema (1 to 63 bytes, not pg_…): LISTENER_SCHEMA={schema!r}")
-    with psycopg.connect(url, autocommit=True, client_encoding="utf8", application_name=name) as conn:
+    limit_s = KEEPALIVES["connect_timeout"]  # without one, a server that accepts and stays silent holds us for ever
+    with psycopg.connect(
+        url, autocommit=True, client_encoding="utf8", application_name=name, connect_timeout=limit_s
+    ) as conn:
         require_version(conn)
         conn.execute(query("books", "prepare_session"), {"search_path": search_path(schema)})
         yield conn

@@ -1,7 +1,9 @@
 """Migrations: applied once, in order, by one process at a time, into the schema that was asked for."""
 
 import re
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +18,7 @@ from waiting import until
 from listener.core.errors import ConfigError, DatabaseError, Unmigrated
 from listener.db.files import SqlFile, schema_files
 from listener.db.migrate import dry_run, migrate, plan, status, verify, verify_async
+from listener.db.pool import KEEPALIVES
 
 ODD_NAMES = ["Shop", "my-shop", 'we"ird', "o'clock", "with space", "ünïcode", "select", "100%s", "a" * 63]
 
@@ -378,3 +381,16 @@ def test_plan_reads_only(empty_database: Database) -> None:
         planned = plan(conn, "nowhere", SMALL)
 
     assert (planned.creates_schema, planned.files, planned.stale) == (True, SMALL, ())
+
+
+def test_a_server_that_accepts_and_stays_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up after the time that every connection gets, 10 s, here 2: the least that libpq takes."""
+    monkeypatch.setitem(KEEPALIVES, "connect_timeout", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        # Where nothing bounds the wait, this ends it, with another sentence.
+        end = threading.Timer(8.0, silent.shutdown, (socket.SHUT_RDWR,))
+        end.start()
+        with pytest.raises(DatabaseError, match=rf"^no answer from the database at 127\.0\.0\.1:{port}/shop: check "):
+            status(f"postgresql://me@127.0.0.1:{port}/shop", "public")
+        end.cancel()
