@@ -216,7 +216,8 @@ def load_environment(environ: Mapping[str, str] = os.environ, env_file: str | Pa
     Raises ConfigError with a line per problem: the variable, its value unless it is secret, what is expected.
     """
     given = {name: value.strip() for name, value in (_file(env_file) | dict(environ)).items() if value.strip()}
-    given = {new: given[old] for old, new in _OLDER.items() if old in given} | given
+    aliases = {new: old for old, new in _OLDER.items() if old in given and new not in given}
+    given |= {new: given[old] for new, old in aliases.items()}
     names = {str(field.alias) for field in Environment.model_fields.values()}
     problems = [_unknown(name, names) for name in sorted(given) if _is_unknown(name, given[name], names)]
     if (
@@ -228,7 +229,7 @@ def load_environment(environ: Mapping[str, str] = os.environ, env_file: str | Pa
     try:
         settings = Environment.model_validate({name: given[name] for name in names & given.keys()})
     except ValidationError as error:
-        problems += [_sentence(details) for details in error.errors(include_url=False)]
+        problems += [_sentence(details, aliases) for details in error.errors(include_url=False)]
     if settings is None or problems:  # outside of `except`: the error would carry the secrets along
         raise ConfigError("\n".join(problems))
     return settings
@@ -273,7 +274,8 @@ def _unknown(name: str, names: set[str]) -> str:
     return f"{name} is not a setting; " + (f"did you mean {guess[0]}?" if guess else "remove it")
 
 
-def _sentence(details: ErrorDetails) -> str:
+def _sentence(details: ErrorDetails, aliases: Mapping[str, str]) -> str:
+    """Say what is wrong, by the name that was given; aliases: variable → its older name."""
     if not details["loc"]:
         return details["msg"]
     name = str(details["loc"][0])
@@ -282,4 +284,4 @@ def _sentence(details: ErrorDetails) -> str:
     field = next(field for field in Environment.model_fields.values() if field.alias == name)
     is_secret = "Secret" in str(field.annotation)
     shown = "its value is not right" if is_secret or "@" in str(details["input"]) else f"{str(details['input'])[:80]!r}"
-    return f"{name}: {shown}: {details['msg']} ({field.description})"
+    return f"{aliases.get(name, name)}: {shown}: {details['msg']} ({field.description})"

@@ -288,10 +288,18 @@ def test_names_of_the_older_workers() -> None:
     older = {"DATABASE_URL": "postgresql://u@h/d", "CELERY_WORKER_MAX_TASKS_PER_CHILD": "50"}
     assert load_environment(older, None).recycle_after == 50
     assert load_environment(older | {"LISTENER_RECYCLE_AFTER": "7"}, None).recycle_after == 7
-    with pytest.raises(ConfigError, match=r"^LISTENER_RECYCLE_AFTER: 'many': "):
+    with pytest.raises(ConfigError, match=r"^CELERY_WORKER_MAX_TASKS_PER_CHILD: 'many': "):
         load_environment(older | {"CELERY_WORKER_MAX_TASKS_PER_CHILD": "many"}, None)
     with pytest.raises(ConfigError, match=r"^SUPABASE_USE_POOLER is true, .*set LISTENER_DIRECT_URL"):
         load_environment(older | {"SUPABASE_USE_POOLER": "True"}, None)
     pooled = older | {"SUPABASE_USE_POOLER": "true", "LISTENER_DIRECT_URL": "postgresql://u@h:5432/d"}
     assert load_environment(pooled, None).is_pooled
     assert not load_environment(older | {"SUPABASE_USE_POOLER": "false"}, None).is_pooled
+
+
+def test_the_older_name_is_told_where_it_was_given() -> None:
+    """A variable that nobody has set is not to be found."""
+    older = {"CELERY_WORKER_MAX_TASKS_PER_CHILD": "abc", "DATABASE_URL": URL}
+    assert problems(older)[0].startswith("CELERY_WORKER_MAX_TASKS_PER_CHILD: 'abc': ")
+    assert problems({**older, "LISTENER_RECYCLE_AFTER": "x"})[0].startswith("LISTENER_RECYCLE_AFTER: 'x': ")
+    assert load(CELERY_WORKER_MAX_TASKS_PER_CHILD="7").recycle_after == 7
