@@ -5,6 +5,7 @@ figures come from the database; calls to the API are counted by the running proc
 """
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -107,6 +108,9 @@ def check(
     if plan not in STAGES or stage not in STAGES[plan]:
         known = "; ".join(f"--plan {name} --stage {', '.join(map(str, stages))}" for name, stages in STAGES.items())
         raise ConfigError(f"--plan {plan} has no --stage {stage}; known: {known}")
+    for url in metrics or ():
+        if not re.match(r"https?://[^/]", url):
+            raise ConfigError(f"not an address of metrics: --metrics {url}: write http://host:port/metrics")
     env = load_environment()
     found = anyio.run(judge, env, STAGES[plan][stage], hours, metrics or [f"http://{env.http}/metrics"], orders)
     is_passed = all(each.verdict == "pass" for each in found)

@@ -199,6 +199,12 @@ def test_calls_are_counted_by_the_processes(gone_well: Ward) -> None:
     assert "does not answer" in found["API calls"].seen
 
 
+@pytest.mark.parametrize("url", ["localhost:8080/metrics", "ftp://localhost/metrics", "http://"])
+def test_an_address_of_metrics_without_http_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^not an address of metrics: --metrics .*: write http://host:port/metrics$"):
+        check_command(metrics=[url])
+
+
 def test_too_many_connections(gone_well: Ward) -> None:
     held = [gone_well.database.connect(application_name="order-listener pool") for _ in range(10)]
     with metrics() as url:
