@@ -108,6 +108,8 @@ _TROUBLES = (
 
 #: Said by libpq, and by the resolver, about the address itself.
 _BAD_VALUE = re.compile(r"connection is bad: invalid |ai_socktype|unrecognized service|failed to resolve host '[^']+@")
+#: Characters of a password that no text of the server has by chance: the holes would tell a shorter one.
+_LONG = 8
 _UNREADABLE = "(an address that cannot be read)"
 
 
@@ -153,6 +155,12 @@ def is_final(error: ListenerError) -> bool:
     if not isinstance(error, DatabaseError):
         return False
     return not isinstance(error, Unreachable) or (error.__cause__ is not None and is_permanent(error.__cause__))
+
+
+def has_advice(error: ListenerError) -> bool:
+    """Tell whether what follows the last colon of its message says what to do; in the server's own words it may not."""
+    cause = error.__cause__
+    return not isinstance(cause, psycopg.Error) or _trouble(cause) is not None or _is_bad_address(cause)
 
 
 def where(url: str) -> str:
@@ -209,7 +217,14 @@ def _text(error: BaseException, url: str | None) -> str:
     line = next((line for line in lines if "FATAL:" in line), lines[0])
     text = line.rpartition("FATAL:")[2].strip()
     password = _password(url)
-    return text.replace(password, "…") if password else text
+    return _masked(text, password) if password else text
+
+
+def _masked(text: str, password: str) -> str:
+    """Take the password out: a short one, as it may be a usual word or a part of one, only where it is quoted."""
+    if len(password) >= _LONG:
+        return text.replace(password, "…")
+    return re.sub(rf"(?<=[\"'`:=/@]){re.escape(password)}(?=[\"'`@])", "…", text)
 
 
 def _password(url: str | None) -> str | None:

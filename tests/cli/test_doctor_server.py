@@ -4,6 +4,7 @@ import time
 from datetime import datetime
 from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
 from conftest import Server, fresh_database
 from e2e.proxy import Proxy
@@ -11,10 +12,12 @@ from e2e.test_pgbouncer import PROGRAM, running
 
 from cli.ward import Ward
 from listener.cli.doctor import examination
-from listener.cli.doctor.examination import CHECKS, Examination
+from listener.cli.doctor.examination import CHECKS, Examination, _unmade
 from listener.cli.doctor.finding import Case, Finding, Verdict
 from listener.cli.doctor.server import judge_version
+from listener.core.errors import DatabaseError
 from listener.db.migrate import status
+from listener.db.trouble import explained
 
 pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
 
@@ -54,8 +57,22 @@ def test_nobody_answers(patient: Ward) -> None:
     assert (first.check, first.verdict) == ("reachable", "fail")
     assert "nothing accepts connections at 127.0.0.1:9" in first.seen
     assert first.advice == "start PostgreSQL there, or correct DATABASE_URL"
-    assert {(each.verdict, each.seen) for each in others} == {("unknown", "not made: the database does not answer")}
+    assert {(each.verdict, each.seen) for each in others} == {("unknown", "not made: no connection; see reachable")}
     assert not found.is_well
+
+
+@pytest.mark.parametrize("text", ["H", "session is read-only: H"], ids=["strange", "known"])
+def test_the_server_s_own_words_are_no_advice(text: str) -> None:
+    """What the server said stays one sentence, and whole."""
+    answer = psycopg.OperationalError(f"received invalid response to SSL negotiation: {text}")
+    with pytest.raises(DatabaseError) as caught, explained("postgresql://me@h/shop"):
+        raise answer
+    found = _unmade("reachable", caught.value)
+    if text == "H":
+        assert (found.seen, found.advice) == (str(caught.value), "")
+    else:
+        assert found.seen == "the database at h/shop is read-only"
+        assert found.advice.startswith("connect to the primary")
 
 
 def test_the_pool_is_asked_for_as_well(patient: Ward) -> None:

@@ -12,7 +12,7 @@ from listener.config.values import Address
 from listener.core.errors import ConfigError, DatabaseError, SessionLost, Unmigrated, Unreachable
 from listener.db.embedded import Cluster
 from listener.db.session import probe
-from listener.db.trouble import explain, explained, is_permanent, where
+from listener.db.trouble import explain, explained, has_advice, is_permanent, where
 
 
 def failure(url: str, query: str = "SELECT 1", **options: str) -> psycopg.Error:
@@ -251,6 +251,33 @@ def test_fault_of_a_statement_is_ours() -> None:
 
     assert explain(error).endswith('relation "orders_inbox" does not exist (UndefinedTable, SQLSTATE 42P01)')
     assert not is_permanent(error)
+
+
+@pytest.mark.parametrize(
+    ("password", "text", "shown"),
+    [
+        ("o", "permission denied for table orders", "permission denied for table orders"),
+        ("table", "permission denied for table orders", "permission denied for table orders"),
+        ("o", 'no entry for user "o"', 'no entry for user "…"'),
+        ("table", "no host in postgresql://me:table@h/table", "no host in postgresql://me:…@h/table"),
+        ("seCretest", "a word with seCretest, and xseCretesty", "a word with …, and x…y"),
+    ],
+)
+def test_a_short_password_does_not_riddle_the_text(password: str, text: str, shown: str) -> None:
+    """It would be unreadable, and the holes would tell the password."""
+    line = explain(psycopg.errors.DataException(text), f"postgresql://me:{password}@h/shop")
+    assert line == f"the database at h/shop answered: {shown} (DataException, SQLSTATE 22000)"
+
+
+def test_only_a_known_trouble_has_advice(closed_port: int) -> None:
+    """What follows the last colon of the server's own words is no advice."""
+    url = f"postgresql://me@127.0.0.1:{closed_port}/shop"
+    with pytest.raises(DatabaseError) as known, explained(url):
+        psycopg.connect(url)
+    with pytest.raises(DatabaseError) as strange, explained(url):
+        raise psycopg.OperationalError("received invalid response to SSL negotiation: H")
+    assert (has_advice(known.value), has_advice(strange.value)) == (True, False)
+    assert has_advice(Unmigrated("schema public was never migrated: run `listener migrate`"))
 
 
 def test_own_errors_speak_for_themselves() -> None:

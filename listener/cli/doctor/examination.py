@@ -22,6 +22,7 @@ from listener.core.queue import Queue
 from listener.db.attached import list_attached
 from listener.db.doctor import Patient
 from listener.db.pool import Pool
+from listener.db.trouble import has_advice
 from listener.workflows.queues import QUEUES
 
 #: In the order of asking: what the later ones rest on comes first.
@@ -131,7 +132,7 @@ async def examine(
                 findings += [replace(finding, check=name) for finding in await check(case)]
             except Unreachable as error:
                 findings.append(_unmade(name, error))
-                stop = "the database does not answer"
+                stop = f"no connection; see {name}"
             except ListenerError as error:
                 findings.append(_unmade(name, error))
                 stop = "the database cannot be entered" if name == "reachable" else ""
@@ -166,7 +167,9 @@ def _why_not(name: str, findings: list[Finding]) -> str:
 def _unmade(name: str, error: ListenerError) -> Finding:
     seen, colon, advice = str(error).rpartition(": ")
     verdict: Verdict = "fail" if name == "reachable" else "unknown"
-    return Finding(verdict, seen if colon else str(error), advice if colon else "", name)
+    if not colon or not has_advice(error):
+        return Finding(verdict, str(error), "", name)
+    return Finding(verdict, seen, advice, name)
 
 
 def as_text(found: Examination) -> str:
