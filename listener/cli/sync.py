@@ -31,6 +31,8 @@ BUSY = "Another instance is already running"
 #: What a webhook tells us that is new; the ITEM_ events tell the same at greater length.
 EVENTS = ("ORDER_NOTIFY", "SHIP_NOTIFY", "FULFILLMENT_SHIPPED")
 _LOOK_EVERY_S = 0.1
+# Our own probe of a paused account looks like a pause until its run is claimed, a moment later.
+_HINDERED_FOR_S = 2.0
 _OVER = frozenset({"Succeeded", "Failed", "Superseded"})
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
@@ -165,13 +167,16 @@ def _in_the_way(run: Mapping[str, Any]) -> str:
 
 
 async def _outcome(runs: SyncRuns, run_id: int, hindrance: Any) -> dict[str, Any]:
+    hindered_s = 0.0
     while True:
         run = await runs.read(run_id)
         if run is None:
             raise ListenerError(f"sync run {run_id} was deleted")
         if run["status"] in _OVER:
             return run
-        if run["status"] == "Pending" and (why := await hindrance()):
+        why = await hindrance() if run["status"] == "Pending" else ""
+        hindered_s = hindered_s + _LOOK_EVERY_S if why else 0.0
+        if hindered_s > _HINDERED_FOR_S:
             return {**run, "last_error": f"{why}; the run waits in sync_runs"}
         await anyio.sleep(_LOOK_EVERY_S)
 
