@@ -120,37 +120,37 @@ WITH touched AS MATERIALIZED (
     WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s
       AND s.must_fold <> (free.id IS NULL AND EXISTS (SELECT FROM orders_inbox AS there WHERE there.id = touched.inbox_id))
 ), told AS MATERIALIZED (
-    SELECT touched.inbox_id, free.updated_at AS before, part.order_status, part.order_id::text AS order_id, parcel.tracking_number, parcel.carrier_code, parcel.shipped_at,
+    SELECT touched.inbox_id, free.updated_at AS before, standing.order_status, standing.order_ids[1]::text AS order_id,
+           parcel.tracking_number, parcel.carrier_code, parcel.shipped_at,
            EXISTS (SELECT FROM shipstation_orders AS s JOIN shipstation_parcels AS p ON p.account = s.account AND p.order_id = s.order_id
                    WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s AND NOT p.is_return) AS is_known
     FROM touched JOIN free ON free.id = touched.inbox_id
     CROSS JOIN LATERAL (
-        SELECT s.order_status, s.order_id FROM shipstation_orders AS s
-        WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s
-          AND NOT EXISTS (SELECT FROM shipstation_orders AS former JOIN shipstation_orders AS newer
-                          ON newer.account = former.account AND newer.order_key = former.order_key
-                             AND newer.order_id > former.order_id AND newer.parent_id IS NULL
-                          WHERE former.account = s.account AND former.order_id = coalesce(s.parent_id, s.order_id) AND former.parent_id IS NULL
-                            AND former.inbox_id = touched.inbox_id AND newer.inbox_id = touched.inbox_id)
-        ORDER BY CASE s.order_status WHEN 'awaiting_payment' THEN 1 WHEN 'on_hold' THEN 2 WHEN 'awaiting_shipment' THEN 3
-                                     WHEN 'pending_fulfillment' THEN 4 WHEN 'shipped' THEN 6 WHEN 'cancelled' THEN 7 ELSE 5 END, s.order_id
-        LIMIT 1
-    ) AS part
+        SELECT array_agg(order_id ORDER BY urgency, order_id) AS order_ids, (array_agg(order_status ORDER BY urgency, order_id))[1] AS order_status
+        FROM (
+            SELECT judged.*, bool_or(is_former) OVER (PARTITION BY root_id) AS is_gone,
+                   CASE order_status WHEN 'awaiting_payment' THEN 1 WHEN 'on_hold' THEN 2 WHEN 'awaiting_shipment' THEN 3
+                                     WHEN 'pending_fulfillment' THEN 4 WHEN 'shipped' THEN 6 WHEN 'cancelled' THEN 7 ELSE 5 END AS urgency
+            FROM (
+                SELECT s.order_id, s.order_status, coalesce(s.parent_id, s.order_id) AS root_id,
+                       s.parent_id IS NULL AND s.order_key IS NOT NULL
+                           AND s.order_id < max(s.order_id) FILTER (WHERE s.parent_id IS NULL) OVER (PARTITION BY s.order_key) AS is_former
+                FROM shipstation_orders AS s WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s
+            ) AS judged
+        ) AS judged
+        WHERE NOT is_gone
+    ) AS standing
     LEFT JOIN LATERAL (
         SELECT newest.tracking_number, newest.carrier_code, newest.shipped_at FROM (
             SELECT DISTINCT ON (p.kind) p.parcel_id, p.created_there_at, p.tracking_number, p.carrier_code, p.shipped_at
-            FROM shipstation_orders AS s JOIN shipstation_parcels AS p ON p.account = s.account AND p.order_id = s.order_id
-            WHERE s.inbox_id = touched.inbox_id AND s.account = %(account)s AND NOT p.is_void AND NOT p.is_return
-              AND NOT EXISTS (SELECT FROM shipstation_orders AS former JOIN shipstation_orders AS newer
-                              ON newer.account = former.account AND newer.order_key = former.order_key
-                                 AND newer.order_id > former.order_id AND newer.parent_id IS NULL
-                              WHERE former.account = s.account AND former.order_id = coalesce(s.parent_id, s.order_id) AND former.parent_id IS NULL
-                                AND former.inbox_id = touched.inbox_id AND newer.inbox_id = touched.inbox_id)
+            FROM shipstation_parcels AS p
+            WHERE p.account = %(account)s AND p.order_id = ANY (standing.order_ids) AND NOT p.is_void AND NOT p.is_return
             ORDER BY p.kind, p.parcel_id DESC
         ) AS newest
         ORDER BY newest.created_there_at DESC NULLS LAST, newest.parcel_id DESC
         LIMIT 1
     ) AS parcel ON true
+    WHERE standing.order_ids IS NOT NULL
 )
 UPDATE orders_inbox AS q
 SET fulfillment_status = told.order_status,
