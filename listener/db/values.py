@@ -6,7 +6,6 @@ and again at every restart. The connections are ours alone: a program's own keep
 """
 
 import json
-from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -40,13 +39,9 @@ def _tolerant(usual: type[AnyLoader], endless: dict[bytes, Any]) -> type[Loader]
     class Tolerant(Loader):
         def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
             super().__init__(oid, context)
-            self._usual: AnyLoader | None = None
-            with suppress(NotImplementedError):  # a DateStyle that the driver does not read, before ours is set
-                self._usual = usual(oid, context)
+            self._usual = usual(oid, context)
 
         def load(self, data: Buffer) -> Any:
-            if self._usual is None:
-                return bytes(data).decode()
             try:
                 return self._usual.load(data)
             except (psycopg.DataError, ValueError, OverflowError):

@@ -1,6 +1,7 @@
 """The pool's connections: what one statement leaves behind for the next."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from conftest import Database
@@ -75,3 +76,21 @@ async def test_a_forgotten_prepared_statement_costs_one_statement(database: Data
 
     assert await pool.run(READ, name="read") == []
     assert await backend(pool) != before
+
+
+@pytest.mark.parametrize("is_pooled", [False, True])
+async def test_how_a_database_writes_its_values_is_not_how_we_read_them(database: Database, is_pooled: bool) -> None:
+    """The driver reads ISO and nothing else: a preset of another style would fail every claim."""
+    database.execute(
+        sql.SQL(
+            "ALTER DATABASE {0} SET datestyle = 'German'; ALTER DATABASE {0} SET intervalstyle = 'iso_8601'"
+        ).format(sql.Identifier(database.name))
+    )
+    values = sql.SQL(
+        "SELECT timestamptz '2026-11-22 01:02+00' AS at, date '2026-11-22' AS day, interval '90 s' AS span"
+    )
+    async with open_pool(database, min_size=1, max_size=1, is_pooled=is_pooled) as pool:
+        [row] = await pool.run(values, name="read")
+    assert row == {
+        "at": datetime(2026, 11, 22, 1, 2, tzinfo=UTC), "day": date(2026, 11, 22), "span": timedelta(seconds=90)
+    }  # fmt: skip
