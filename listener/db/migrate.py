@@ -50,8 +50,6 @@ __all__ = [
 _LOCK_TRY_S = 2.0
 #: Shorter than deadlock_timeout (1 s): CREATE INDEX CONCURRENTLY of the run before us waits for our statement to end.
 _QUEUE_TRY_S = 0.5
-#: Adopts a table that may be there. What becomes of one without a status cannot change in a file that was applied.
-_ORDERS = "migrations/0002_orders_inbox.sql"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +147,6 @@ def dry_run(url: str, schema: str, *, files: Sequence[SqlFile] | None = None) ->
         for batch in _batches(todo.files):
             script += ["BEGIN;"] if batch[0].needs_transaction else []
             for file in batch:
-                script += [f"{query('books', 'mark_old_orders').as_string(conn)};"] if file.name == _ORDERS else []
                 script += [f"\n-- {file.name}", file.text.rstrip(), f"{_entry(file).as_string(conn)};"]
             script += ["COMMIT;"] if batch[0].needs_transaction else []
         script += [f"{_strike(name).as_string(conn)};" for name in todo.stale]
@@ -200,8 +197,6 @@ def _apply(conn: psycopg.Connection, schema: str, batch: Sequence[SqlFile], wait
             with conn.transaction():
                 _set_lock_timeout(conn, min(_LOCK_TRY_S, wait_s))
                 for current in batch:
-                    if current.name == _ORDERS:
-                        conn.execute(query("books", "mark_old_orders"))
                     conn.execute(current.text.encode())
                     conn.execute(_entry(current))
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:

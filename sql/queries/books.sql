@@ -43,20 +43,6 @@ SELECT name, kind, checksum, applied_at FROM {schema}.listener_migrations;
 INSERT INTO listener_migrations (name, kind, checksum) VALUES ({name}, {kind}, {checksum})
 ON CONFLICT (name) DO UPDATE SET checksum = excluded.checksum, applied_at = excluded.applied_at;
 
--- name: mark_old_orders
--- Run before 0002, in its transaction: rows of an older orders_inbox that has no status are no work, as in an attached table.
--- Without this, each of them would be Pending, and uploaded.
-DO $mark$
-BEGIN
-    IF to_regclass('orders_inbox') IS NOT NULL AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass('orders_inbox') AND attname = 'status' AND NOT attisdropped)
-    THEN
-        ALTER TABLE orders_inbox ADD COLUMN status text NOT NULL DEFAULT 'Existing';
-        ALTER TABLE orders_inbox ALTER COLUMN status SET DEFAULT 'Pending';
-    END IF;
-END
-$mark$;
-
 -- name: strike
 DELETE FROM listener_migrations WHERE name = {name};
 
