@@ -86,9 +86,10 @@ FROM orders_inbox AS stored LEFT JOIN pg_stat_activity AS a ON a.backend_xid = s
 WHERE stored.ctid = %(place)s::tid;
 
 -- name: rejected_orders
--- Orders that were refused, of files whose report still stands.
+-- Orders that were refused, of files whose report still stands. A status of another word puts a file aside: somebody has read its
+-- report, and wants no more of it.
 SELECT count(*) AS files, coalesce(sum(orders_rejected), 0)::bigint AS orders, max(id) AS newest_id
-FROM import_files WHERE orders_rejected > 0 AND (merged_at IS NOT NULL OR status = 'Failed');
+FROM import_files WHERE orders_rejected > 0 AND ((status = 'Imported' AND merged_at IS NOT NULL) OR status = 'Failed');
 
 -- name: clear_orders
 TRUNCATE import_orders;

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import Database
 from workflows.imports import shop
 
 from e2e.service import Orders, Services
@@ -36,7 +37,7 @@ def test_files_folders_and_stdin(listeners: Services, orders: Orders, tmp_path: 
 
 
 def test_refused_files_and_orders_are_told_and_the_rest_is_imported(
-    listeners: Services, orders: Orders, tmp_path: Path
+    database: Database, listeners: Services, orders: Orders, tmp_path: Path
 ) -> None:
     (tmp_path / "cut.xml").write_text(shop.numbered(2)[:-5])
     (tmp_path / "mixed.xml").write_text(shop.document([shop.order("N-1"), shop.order("N-2", country="Austria")]))
@@ -52,6 +53,8 @@ def test_refused_files_and_orders_are_told_and_the_rest_is_imported(
     status = listeners.run("status").stdout
     assert "rejected by import: 1 orders in 1 files; why, and what to do: column report of import_files" in status
     assert json.loads(listeners.run("status", "--json").stdout)["rejected"] == {"files": 1, "orders": 1, "newest_id": 1}
+    database.execute("UPDATE import_files SET status = 'Seen'")  # somebody has read the report
+    assert "rejected by import" not in listeners.run("status").stdout
 
 
 def test_the_same_file_again_is_known(listeners: Services, tmp_path: Path) -> None:
