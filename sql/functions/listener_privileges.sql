@@ -15,7 +15,7 @@ AS $$
         SELECT w.role, o.object, w.privileges, w.hidden, w.shown
         FROM (VALUES
             -- configuration_history: written by a trigger, as the owner; nobody forges it
-            ('runtime', '{SELECT}', '{listener_migrations, listener_queues, configuration_history}', NULL, NULL),
+            ('runtime', '{SELECT}', '{listener_migrations, listener_queues, configuration_history, shipstation_unknown_orders}', NULL, NULL),
             ('runtime', '{SELECT, INSERT, UPDATE}',
              '{orders_inbox, import_files, polling_state, api_budgets, shipstation_orders, shipstation_parcels, sync_quarantine}', NULL, NULL),
             -- DELETE: retention_days, clean-up of metrics, and `listener config restore`

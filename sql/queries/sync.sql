@@ -318,7 +318,7 @@ SELECT nullif((SELECT since FROM counted), '-infinity') AS since,
         WHERE connector = %(connector)s AND account = %(account)s AND status = 'Processing') AS working_run,
        (SELECT coalesce(jsonb_object_agg(replace(workflow, 'shipstation ', ''), watermark), jsonb_build_object()) FROM polling_state
         WHERE account = %(account)s AND workflow LIKE 'shipstation %%' AND workflow <> 'shipstation statistics') AS watermarks,
-       (SELECT count(*) FROM shipstation_orders WHERE account = %(account)s AND inbox_id IS NULL) AS unknown_orders,
+       (SELECT count(*) FROM shipstation_unknown_orders WHERE account = %(account)s) AS unknown_orders,
        (SELECT count(*) FROM sync_quarantine WHERE connector = %(connector)s AND account = %(account)s AND resolved_at IS NULL) AS quarantined,
        sums.*
 FROM sums;

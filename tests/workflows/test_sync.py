@@ -622,6 +622,7 @@ async def test_a_row_that_is_inserted_anew_is_found_anew(shop: Station, api: Cli
     await shop.sync()
     shop.database.execute("DELETE FROM orders_inbox")
     assert shop.database.execute("SELECT count(*) FROM shipstation_unknown_orders") == [(2,)]
+    assert (await shop.runs.monitor())["unknown_orders"] == 2
     shop.insert("1")
     api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": "T1"})
     api.control("POST", "edit", {"orderNumber": "2", "set": {"orderStatus": "on_hold"}})
