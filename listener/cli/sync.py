@@ -24,6 +24,7 @@ from listener.engine.loop import run_loop
 from listener.obs import log
 from listener.process import Process
 from listener.workflows.queues import SYNC
+from listener.workflows.sync.cycle import LISTS_FAILED
 
 cli = typer.Typer()
 
@@ -58,10 +59,13 @@ def sync(
     params = {name: value for name, value in params.items() if value is not None}
     log.set_up(format=env.log_format, level="warning")
     run = run_loop(_sync, env, params | ({"dry_run": True} if dry_run else {}))
-    print(json.dumps(run, default=str) if as_json else _told(run))
-    if run["status"] != "Succeeded":
+    figures = run["stats"] if isinstance(run["stats"], dict) else {}  # of a run that a hand wrote
+    for line in _failures(run, figures):
+        print(f"listener: {line}", file=sys.stderr)
+    print(json.dumps(run, default=str) if as_json else _told(run, figures))
+    if run["status"] != "Succeeded" or figures.get(LISTS_FAILED):
         raise typer.Exit(1)
-    if dry_run and not run["stats"].get("dry_run"):
+    if dry_run and not figures.get("dry_run"):
         print("listener: while it waited, a webhook or the schedule joined the run: it was a real one", file=sys.stderr)
 
 
@@ -145,6 +149,7 @@ async def _request(runs: SyncRuns, params: Mapping[str, Any], pause: Callable[[]
 
 async def _interrupted(runs: SyncRuns, run_id: int) -> dict[str, Any]:
     """Read the run that the process has ended with; it may have been done by the first signal. Raises ListenerError."""
+    await runs.stand_by(run_id, stays=False)
     run = await runs.read(run_id)
     if run is not None and run["status"] in _OVER:
         return run
@@ -174,9 +179,13 @@ async def _outcome(runs: SyncRuns, run_id: int, hindrance: Any) -> dict[str, Any
             raise ListenerError(f"sync run {run_id} was deleted")
         if run["status"] in _OVER:
             return run
-        why = await hindrance() if run["status"] == "Pending" else ""
+        why = ""
+        if run["status"] == "Pending":
+            await runs.stand_by(run_id, stays=True)
+            why = await hindrance()
         hindered_s = hindered_s + _LOOK_EVERY_S if why else 0.0
         if hindered_s > _HINDERED_FOR_S:
+            await runs.stand_by(run_id, stays=False)
             return {**run, "last_error": f"{why}; the run waits in sync_runs"}
         await anyio.sleep(_LOOK_EVERY_S)
 
@@ -254,10 +263,16 @@ def _check(env: Environment, connector: str, account: str | None) -> None:
         raise ConfigError(f"--account {account!r}: the key that is set belongs to {known!r}")
 
 
-def _told(run: Mapping[str, Any]) -> str:
-    figures = run["stats"]
+def _failures(run: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterator[str]:
+    """Say what failed of a run: all of it, or some of its lists."""
     if run["status"] != "Succeeded":
-        print(f"listener: sync run {run['id']}: {run['last_error'] or run['status']}", file=sys.stderr)
+        yield f"sync run {run['id']}: {run['last_error'] or run['status']}"
+    elif figures.get(LISTS_FAILED):
+        lists = ", ".join(f"{name} ({why})" for name, why in figures[LISTS_FAILED].items())
+        yield f"sync run {run['id']} could not read {lists}; the others are read, and the next run tries again"
+
+
+def _told(run: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     words = {"calls": "calls", "read": "records read", "changed": "changed", "rows": "orders updated",
              "unknown": "new unknown orders", "quarantined": "put into quarantine"}  # fmt: skip
     told = ", ".join(f"{figures.get(name, 0)} {text}" for name, text in words.items())

@@ -52,7 +52,8 @@ class SyncRuns:
     async def request(self, params: Mapping[str, Any]) -> int | None:
         """Insert a person's run, or join one that waits and that was left; returns its id.
 
-        None when one is working already, or waits for somebody. What a dead session left must be rescued before.
+        None when one is working already, or waits for somebody: another command too. What a dead session left must be
+        rescued before.
         """
         await self._fail_strays()
         values = {**self._key, "params": json.dumps(dict(params))}
@@ -60,6 +61,13 @@ class SyncRuns:
             if rows := await self._pool.run(query("sync", name), values, name="sync"):
                 return int(rows[0]["id"])
         return None
+
+    async def stand_by(self, run_id: int, *, stays: bool) -> None:
+        """Say that a command waits for this run, or does no more; no other one joins it meanwhile.
+
+        Without a word for 15 seconds it counts as dead.
+        """
+        await self._pool.run(query("sync", "stand_by"), {"run_id": run_id, "stays": stays}, name="sync")
 
     async def in_the_way(self) -> dict[str, Any] | None:
         """Read the run because of which `request` inserts none: id, status, reason, times, is_later,

@@ -258,9 +258,9 @@ WITH later AS (
 SELECT last.age_s, (SELECT id FROM due) AS run_id, (SELECT planned_for FROM later JOIN due USING (id)) AS planned_for FROM last;
 
 -- name: request_run
--- A person's run: nothing when one is waiting or working already.
-INSERT INTO sync_runs (connector, account, reason, params)
-SELECT %(connector)s, %(account)s, 'manual', %(params)s::jsonb
+-- A person's run: nothing when one is waiting or working already. claimed_at: see stand_by.
+INSERT INTO sync_runs (connector, account, reason, params, claimed_at)
+SELECT %(connector)s, %(account)s, 'manual', %(params)s::jsonb, now()
 WHERE NOT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status IN ('Pending', 'Processing'))
 ON CONFLICT (connector, account) WHERE status = 'Pending' DO NOTHING
 RETURNING id;
@@ -268,21 +268,30 @@ RETURNING id;
 -- name: join_run
 -- A person's run goes along with the one that waits, at once: one that was begun and sent back (a pause, a stop, a death), or
 -- that nobody took, as a command did not that was killed or switched off; a service takes one within milliseconds. What somebody
--- planned for later stays, and a dry run joins none, which may not become a real one.
+-- planned for later stays, and a dry run joins none, which may not become a real one. Nor does a second command one that
+-- another stands by: both would tell of the same run as theirs. Who waited for the other's lock has the older now().
 UPDATE sync_runs
-SET reason = 'manual', params = listener_merge_sync_params(params, %(params)s::jsonb), scheduled_at = least(scheduled_at, now())
+SET reason = 'manual', params = listener_merge_sync_params(params, %(params)s::jsonb), scheduled_at = least(scheduled_at, now()), claimed_at = now()
 WHERE connector = %(connector)s AND account = %(account)s AND status = 'Pending' AND %(params)s::jsonb -> 'dry_run' IS DISTINCT FROM 'true'
   AND CASE WHEN started_at IS NOT NULL OR attempts > 0 THEN scheduled_at < now() + interval '10 minutes'
            ELSE scheduled_at < now() - interval '15 seconds' END
+  AND (claimed_at BETWEEN now() - interval '15 seconds' AND now() + interval '15 seconds') IS NOT TRUE
   AND NOT EXISTS (SELECT FROM sync_runs WHERE connector = %(connector)s AND account = %(account)s AND status = 'Processing')
 RETURNING id;
 
+-- name: stand_by
+-- A command waits for its run, or leaves it. Only a command writes claimed_at to a waiting run, and again every five seconds; the
+-- claim and whatever ends it write over that.
+UPDATE sync_runs SET claimed_at = CASE WHEN %(stays)s THEN now() END
+WHERE id = %(run_id)s AND status = 'Pending'
+  AND (NOT %(stays)s OR (claimed_at BETWEEN now() - interval '5 seconds' AND now() + interval '5 seconds') IS NOT TRUE);
+
 -- name: open_run
 -- What keeps a person's run away: the one that works, or else the one that waits. is_new: whoever inserted it may be about to
--- take it.
+-- take it, or a command stands by it.
 SELECT id, status, reason, scheduled_at::text AS scheduled_at, started_at::text AS started_at, scheduled_at > now() AS is_later,
-       status = 'Pending' AND started_at IS NULL AND attempts = 0
-           AND scheduled_at BETWEEN now() - interval '15 seconds' AND now() AS is_new
+       status = 'Pending' AND (claimed_at BETWEEN now() - interval '15 seconds' AND now() + interval '15 seconds' OR started_at IS NULL AND attempts = 0
+           AND scheduled_at BETWEEN now() - interval '15 seconds' AND now()) IS TRUE AS is_new
 FROM sync_runs
 WHERE connector = %(connector)s AND account = %(account)s AND status IN ('Pending', 'Processing') ORDER BY status DESC LIMIT 1;
 

@@ -109,13 +109,37 @@ def test_the_command_alone_goes_on_after_an_outage(town: World) -> None:
     assert runs(town, "status <> 'Succeeded'") == []
 
 
-def at_work(town: World) -> Service:
-    """A `listener sync` that waits for a reply to its first call."""
-    town.api.until_in_flight(0)
+def test_the_command_fails_when_a_list_cannot_be_read(town: World) -> None:
+    """Who starts it from a timer looks at the exit code."""
+    town.api.fault({"status": 503, "path": "/shipments"})
+    failed = town.listeners.run("sync", "shipstation", "--json")
+    town.api.control("DELETE", "faults")
+
+    assert failed.returncode == 1, failed.stderr
+    assert "could not read shipments (ShipStation answered 503" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    run = json.loads(failed.stdout)
+    assert (run["status"], run["stats"]["complete"], list(run["stats"]["lists_failed"])) == (
+        "Succeeded",
+        False,
+        ["shipments"],
+    )
+    assert town.listeners.run("sync", "shipstation").returncode == 0
+
+
+def start_sync(town: World) -> Service:
+    """A `listener sync` in the background."""
     command = Service(
         town.listeners.environ, town.listeners.folder, (sys.executable, "-m", "listener", "sync", "shipstation")
     )
     town.listeners.all.append(command)
+    return command
+
+
+def at_work(town: World) -> Service:
+    """A `listener sync` that waits for a reply to its first call."""
+    town.api.until_in_flight(0)
+    command = start_sync(town)
     town.api.until_in_flight(1)
     return command
 
@@ -131,7 +155,16 @@ def test_the_command_alone_goes_on_after_a_kill_and_after_a_stop(town: World) ->
     assert stopped.process.wait(30) == 1
     assert f"interrupted; sync run {run_id} waits in sync_runs" in stopped.log_text
 
-    once = at_work(town)
+    town.api.until_in_flight(0)
+    both = [start_sync(town) for _ in range(2)]  # the run is one's, and the other one says so
+    until(lambda: any(each.process.poll() is not None for each in both), deadline_s=30, what="the end of one")
+    [refused] = [each for each in both if each.process.poll() is not None]
+    [once] = [each for each in both if each is not refused]
+    assert (refused.process.returncode, "Another instance is already" in refused.log_text) == (1, True), (
+        refused.log_text
+    )
+
+    town.api.until_in_flight(1)
     town.api.control("DELETE", "faults")
     once.signal(signal.SIGINT)
     assert once.process.wait(30) == 0, once.log_text

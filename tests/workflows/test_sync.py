@@ -735,6 +735,38 @@ async def test_a_run_that_was_left_is_joined(
     assert is_due == (joins or due_s < 0)
 
 
+async def test_of_two_that_ask_at_once_one_joins(shop: Station) -> None:
+    """Else both would tell of the same run as theirs; the other one may, when the first has left."""
+    left = (
+        "INSERT INTO sync_runs (account, attempts, scheduled_at) VALUES (%s, 1, now() - interval '1 hour') RETURNING id"
+    )
+    [(run_id,)] = shop.database.execute(left, [ACCOUNT])
+    asked: list[int | None] = []
+
+    async def ask() -> None:
+        asked.append(await shop.runs.request({}))
+
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with anyio.create_task_group() as group:
+        with shop.database.connect() as holder, holder.transaction():
+            holder.execute("SELECT FROM sync_runs FOR UPDATE")
+            for _ in range(2):
+                group.start_soon(ask)
+            await until_async(lambda: shop.database.execute(waiting) == [(2,)], what="two that wait for the row")
+
+    assert sorted(asked, key=str) == [run_id, None]
+    assert (await shop.runs.in_the_way() or {})["is_new"] is True
+    await shop.runs.stand_by(run_id, stays=False)
+    assert (await shop.runs.in_the_way() or {})["is_new"] is False
+    assert await shop.runs.request({}) == run_id
+    shop.database.execute("UPDATE sync_runs SET claimed_at = now() - interval '6 seconds'")
+    await shop.runs.stand_by(run_id, stays=True)
+    shop.database.execute("UPDATE sync_runs SET claimed_at = claimed_at - interval '12 seconds'")
+    assert await shop.runs.request({}) is None
+    shop.database.execute("UPDATE sync_runs SET claimed_at = claimed_at - interval '12 seconds'")  # it is dead
+    assert await shop.runs.request({}) == run_id
+
+
 async def test_a_run_that_is_tried_again_in_a_while_keeps_its_wait(shop: Station) -> None:
     shop.database.execute(
         "INSERT INTO sync_runs (account, reason, scheduled_at) VALUES (%s, 'schedule', now() + interval '5 minutes')",
