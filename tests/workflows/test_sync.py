@@ -532,6 +532,32 @@ async def test_more_orders_of_one_second_than_a_cycle_reads_do_not_stop_it(shop:
     assert {query["createDateStart"], query["createDateEnd"]} == {as_bound(wall(import_at)), as_end(wall(import_at))}
 
 
+async def test_records_at_fault_of_one_second_have_the_same_names_wherever_a_cycle_begins(
+    shop: Station, api: Client
+) -> None:
+    """Else two would share a name, or one would have two, and the quarantine would count another number."""
+    shop.upload(*map(str, range(12)))
+    import_at = (datetime.now(UTC) - timedelta(minutes=50)).isoformat()
+    for number in range(12):
+        api.control("POST", "edit", {"orderNumber": str(number), "set": {}, "createDate": import_at})
+    api.fault({"poison": ["1", "2", "5", "9"]})
+    places = "SELECT place FROM sync_quarantine WHERE resolved_at IS NULL ORDER BY place"
+    shop.most_calls = 4
+    cycles = 0
+    while shop.marks().get("orders") is None:
+        await shop.sync(reason="schedule", batch_size=2)
+        cycles += 1
+        assert cycles < 30
+    assert cycles > 4
+    named = shop.database.execute(places)
+    assert len(named) == 4
+
+    shop.most_calls = 10_000
+    for size in (500, 3):
+        await shop.sync(lookback_minutes=600, batch_size=size)
+        assert shop.database.execute(places) == named
+
+
 async def test_an_order_that_leaves_a_second_while_cycles_go_through_it_loses_no_other(
     shop: Station, api: Client
 ) -> None:

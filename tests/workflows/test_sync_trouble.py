@@ -120,6 +120,7 @@ async def test_a_list_that_cannot_be_read_pauses_nobody_and_the_others_are_read(
     behind = {name for name, at in shop.marks().items() if at == before[name]}
     assert behind == {"shipments", "voids"} if path == "/shipments" else behind == {path.strip("/")}
     assert stats["calls"] <= 5
+    assert (await shop.sync(reason="schedule"))["calls"] <= 5, "for ever: 150 an hour at 120 s"
 
     api.control("DELETE", "faults")
     assert (await shop.sync())["complete"]

@@ -90,13 +90,15 @@ class Place:
     """A place in a list, by its immutable sort: behind `skip` of the records that were made from second `created` on.
 
     Without the number, more records of one second than a cycle may read would be met again for ever. open: so many of
-    them, the last ones, could not be read, and none behind them was seen. count: records from that second on, when it
-    was asked; fewer now means that some have left the list, and others may have moved onto what was read.
+    them, the last ones, could not be read, and none behind them was seen. named: so many that could not be read have a
+    name as lying in that second. count: records from that second on, when it was asked; fewer now means that some have
+    left the list, and others may have moved onto what was read.
     """
 
     created: str | None = None
     skip: int = 0
     open: int = 0
+    named: int = 0
     count: int | None = None
 
 
@@ -166,8 +168,8 @@ def _read_cursor(feed: Feed, cursor: Mapping[str, Any] | None) -> Pass | None:
         since = datetime.fromisoformat(cursor["since"]).astimezone(UTC)
         if cursor.keys() == {"since"}:
             return Pass(feed=feed, since=since)
-        skip, unclosed, count = cursor["skip"], cursor["open"], cursor["count"]
-        numbers = [skip, unclosed, 0 if count is None else count]
+        skip, unclosed, named, count = cursor["skip"], cursor["open"], cursor.get("named", 0), cursor["count"]
+        numbers = [skip, unclosed, named, 0 if count is None else count]
         if not all(type(number) is int and number >= 0 for number in numbers):
             return None
         created = cursor["created"]
@@ -177,7 +179,7 @@ def _read_cursor(feed: Feed, cursor: Mapping[str, Any] | None) -> Pass | None:
             feed=feed,
             since=since,
             upper=datetime.fromisoformat(cursor["upper"]).astimezone(UTC),
-            place=Place(created=created, skip=skip, open=unclosed, count=count),
+            place=Place(created=created, skip=skip, open=unclosed, named=named, count=count),
         )
     except (KeyError, TypeError, ValueError):  # written by a hand or an older release: begin anew
         return None
@@ -214,6 +216,11 @@ def window(query: Query, number: int) -> str:
     order = f"of order {query['orderId']}, " if "orderId" in query else ""
     start, end = query.get("createDateStart", "the beginning"), query.get("createDateEnd", "the end")
     return f"{order}created from {start} to {end}" + (f", number {number}" if number > 1 else "")
+
+
+def within(created: str | None) -> str:
+    """Name the first record that no page shows between two others of one second: only such a name can come twice."""
+    return window({"createDateStart": created, "createDateEnd": as_end(created) or ""} if created else {}, 1)
 
 
 def upper_mark(*, asked_at: datetime, answered_at: datetime | None, elapsed_s: float) -> datetime:

@@ -26,6 +26,7 @@ from listener.workflows.sync.plan import (
     parts,
     upper_mark,
     window,
+    within,
 )
 
 # A page may take the API this long, and its rows us a moment: a run that has less time left ends, and goes on later.
@@ -79,7 +80,13 @@ class _Trail:
     def place(self) -> Place:
         """Where the next reading goes on."""
         count = None if self.total is None else max(self.total - self.first, 0)
-        here = Place(created=self.created, skip=self.end - self.first, open=len(self.open), count=count)
+        here = Place(
+            created=self.created,
+            skip=self.end - self.first,
+            open=len(self.open),
+            named=self.named[within(self.created)],
+            count=count,
+        )
         return here if self.again is None else self.again
 
     def count(self, total: int) -> None:
@@ -155,6 +162,7 @@ class Reader:
         while True:
             place = reading.place
             trail = self._trail(upper=reading.upper, created=place.created, end=place.skip, total=place.count)
+            trail.named[within(place.created)] = place.named  # those behind are numbered on, wherever a cycle begins
             for back in range(place.open, 0, -1):
                 trail.pass_poison(place.skip - back, "the API answered 500 to every page with it")
             async for part in self._parts(reading.feed, reading.query(), trail):
