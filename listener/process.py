@@ -23,6 +23,7 @@ from listener.db.configuration import read_configuration
 from listener.db.polling import PollingLog, SurveyStatement
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
+from listener.db.session import probe
 from listener.db.watch import WatchConnection, announce, read_peers
 from listener.engine.assignment import Assignment
 from listener.engine.completer import Completer
@@ -252,6 +253,8 @@ class Process:
                 group.start_soon(chore)
 
     async def _verify(self) -> None:
+        if self.env.is_pooled:  # the session has shown that its own address is good
+            await probe(self.env.database_url.get_secret_value())
         await self.pool.inspect(lambda conn: verify_async(conn, self.env.schema_name))
         if self.supervisor.awaits_migration:  # what is new in this release may be granted a moment later
             await self.pool.inspect(verify_granted)

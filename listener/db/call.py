@@ -9,7 +9,7 @@ cancelled caller leaves before the first statement or after the commit, never be
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -19,9 +19,13 @@ import psycopg
 import psycopg_pool
 
 from listener.core.errors import DatabaseError, Ungranted, Unreachable
+from listener.db.queries import Statement, query
 from listener.db.trouble import explain, where
 
 T = TypeVar("T")
+
+# Of the statement that lifts a preset statement_timeout: 0.05 ms of work, which a busy server may well give too late.
+LIFTS = 100
 
 # Cut by an administrator or by shutdown, read-only after a failover, starting up; and what only others' work makes
 # fail: a lock that was not free in time, a deadlock. An outcome must not be given up because a person holds its row.
@@ -56,6 +60,24 @@ def cut_after(conn: psycopg.AsyncConnection[Any], limit_s: float) -> Iterator[No
         yield
     finally:
         timer.cancel()
+
+
+async def make_settings(conn: psycopg.AsyncConnection[Any], statement: Statement, params: Mapping[str, Any]) -> None:
+    """Run the statement that makes a fresh connection ours, also where a preset statement_timeout cuts it.
+
+    Not by `options` at the connect, which poolers refuse. Raises psycopg.Error.
+    """
+    try:
+        await conn.execute(statement, params)
+    except psycopg.errors.QueryCanceled:
+        for left in reversed(range(LIFTS)):
+            try:
+                await conn.execute(query("session", "unlimited"))
+                break
+            except psycopg.errors.QueryCanceled:
+                if not left:
+                    raise
+        await conn.execute(statement, params)
 
 
 def cut(conn: psycopg.AsyncConnection[Any]) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -28,8 +28,9 @@ from listener.db.applied import (
     verify,
     verify_async,
 )
+from listener.db.call import LIFTS
 from listener.db.files import SqlFile, schema_files
-from listener.db.pool import KEEPALIVES, search_path
+from listener.db.pool import KEEPALIVES, search_path, wanted_server
 from listener.db.queries import query, template
 from listener.db.trouble import explain, explained
 
@@ -240,9 +241,18 @@ def connected(url: str, schema: str, *, name: str = "listener migrate") -> Itera
         raise ConfigError(f"not a name for a schema (1 to 63 bytes, not pg_…): LISTENER_SCHEMA={schema!r}")
     limit_s = KEEPALIVES["connect_timeout"]  # without one, a server that accepts and stays silent holds us for ever
     with psycopg.connect(
-        url, autocommit=True, client_encoding="utf8", application_name=name, connect_timeout=limit_s
+        url,
+        autocommit=True,
+        client_encoding="utf8",
+        application_name=name,
+        connect_timeout=limit_s,
+        target_session_attrs=wanted_server(url),
     ) as conn:
         require_version(conn)
+        for _ in range(LIFTS):  # a preset statement_timeout may cut the very statement that lifts it
+            with suppress(psycopg.errors.QueryCanceled):
+                conn.execute(query("session", "unlimited"))
+                break
         conn.execute(query("books", "prepare_session"), {"search_path": search_path(schema)})
         yield conn
 

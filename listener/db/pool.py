@@ -1,21 +1,27 @@
 """The pool: short statements, each its own transaction. No connection is held while a handler runs."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import AsyncRowFactory, DictRow, TupleRow, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from listener.db.call import STALE_PLAN_STATES, cut_after, shielded
+from listener.core.errors import Unreachable
+from listener.db.call import STALE_PLAN_STATES, cut_after, make_settings, shielded, translated
 from listener.db.queries import Statement, query
+from listener.db.trouble import explain_read_only, is_read_only
 from listener.db.values import tolerant
 
 Connection: TypeAlias = psycopg.AsyncConnection[DictRow]
 T = TypeVar("T")
 Row = TypeVar("Row")
+
+_NAME = "order-listener"
 
 # Of every connection. Keepalives: a dead server is noticed after 5 + 3 × 2 s, unanswered data after 10 s.
 KEEPALIVES: Mapping[str, Any] = {
@@ -30,9 +36,52 @@ KEEPALIVES: Mapping[str, Any] = {
 }
 
 
+class _Quiet(logging.Filter):
+    """Whoever needs a connection says once, in words, why there is none; the pool would for every attempt, for ever."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return repr(_NAME) not in record.getMessage()
+
+
+logging.getLogger("psycopg.pool").addFilter(_Quiet())
+
+
 def search_path(schema: str) -> str:
     """Return the schema as one quoted element of a search_path."""
     return '"' + schema.replace('"', '""') + '"'
+
+
+def wanted_server(url: str) -> str:
+    """Which server of a list a session of its own goes to: the one that takes writes, unless the address says else."""
+    parts = conninfo_to_dict(url)
+    several = "," in str(parts.get("host") or parts.get("hostaddr") or "")
+    return str(parts.get("target_session_attrs") or ("read-write" if several else "any"))
+
+
+async def connect(url: str, name: str, *, limit_s: int = KEEPALIVES["connect_timeout"]) -> Connection:
+    """Connect to the first server of *url* that takes writes; name: what pg_stat_activity calls it; limit_s: for each.
+
+    Raises Unreachable, DatabaseError; where no server takes writes, saying why.
+    """
+    options = {
+        "autocommit": True,
+        "row_factory": dict_row,
+        "application_name": name,
+        **KEEPALIVES,
+        "connect_timeout": limit_s,
+    }
+    try:
+        with translated(10.0, url):
+            return await psycopg.AsyncConnection[DictRow].connect(url, **options)
+    except Unreachable as error:
+        if not is_read_only(error.__cause__):
+            raise
+        with translated(10.0, url):
+            conn = await psycopg.AsyncConnection.connect(url, **{**options, "target_session_attrs": "any"})
+        told = conn.pgconn.parameter_status
+        is_standby, is_preset = (told(name) == b"on" for name in (b"in_hot_standby", b"default_transaction_read_only"))
+        await conn.close()
+        raise Unreachable(explain_read_only(url, is_standby=is_standby, is_preset=is_preset)) from error.__cause__
 
 
 class Pool:
@@ -71,7 +120,7 @@ class Pool:
             max_lifetime=600.0,  # R157: a connection older than 600 s is replaced
             reconnect_timeout=5.0,
             open=False,
-            name="order-listener",
+            name=_NAME,
         )
 
     async def __aenter__(self) -> Self:
@@ -194,12 +243,12 @@ class Pool:
 
     async def _say_why(self) -> None:
         """The pool keeps the reason for itself: try once, to fail with it."""
-        conn = await psycopg.AsyncConnection.connect(self._url, **{**KEEPALIVES, "connect_timeout": 2})
+        conn = await connect(self._url, "order-listener probe", limit_s=2)
         await conn.close()
 
     async def _configure(self, conn: Connection) -> None:
         with cut_after(conn, self._limit_s):  # a worker of the pool that waited for ever would be lost to it
-            await conn.execute(query("session", "engine_settings"), self._settings)
+            await make_settings(conn, query("session", "engine_settings"), self._settings)
 
     async def _run_pooled(
         self,

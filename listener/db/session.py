@@ -15,14 +15,13 @@ from typing import Any
 import anyio
 import psycopg
 from psycopg import sql
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 
 from listener.core.errors import Pooled, SessionLost, Unreachable
 from listener.db.applied import verify_async
-from listener.db.call import cut_after, shielded, translated
-from listener.db.pool import KEEPALIVES, Connection, Pool, search_path
+from listener.db.call import cut_after, make_settings, shielded
+from listener.db.pool import Connection, Pool, connect, search_path
 from listener.db.queries import Statement, query
-from listener.db.trouble import where
 
 Heard = Callable[[str, str], None]
 
@@ -81,14 +80,11 @@ class Session:
     @classmethod
     async def open(cls, url: str, *, schema: str) -> "Session":
         """Connect, LISTEN, take a fresh key and the lease. Raises Unreachable, DatabaseError."""
-        with translated(10.0, url):
-            conn = await psycopg.AsyncConnection[DictRow].connect(
-                url, autocommit=True, row_factory=dict_row, application_name="order-listener session", **KEEPALIVES
-            )
+        conn = await connect(url, "order-listener session")
 
         async def prepare() -> "Session":
             settings = {"statement_timeout_ms": str(int(_STATEMENT_LIMIT_S * 1000)), "search_path": search_path(schema)}
-            await conn.execute(query("session", "settings"), settings)
+            await make_settings(conn, query("session", "settings"), settings)
             await conn.execute(query("session", "live_on"))
             await verify_async(conn, schema)  # before the first name of ours: its absence has one cure, and a name
             for channel in _CHANNELS:
@@ -250,18 +246,8 @@ async def probe(url: str) -> None:
 
     Raises Unreachable, DatabaseError.
     """
-    with translated(10.0, url):
-        conn = await psycopg.AsyncConnection.connect(
-            url, autocommit=True, **{**KEEPALIVES, "target_session_attrs": "any"}
-        )
-        told = conn.pgconn.parameter_status
-        refuses = told(b"default_transaction_read_only") == b"on" and told(b"in_hot_standby") != b"on"
-        await conn.close()
-    if refuses:
-        raise Unreachable(
-            "default_transaction_read_only is on for this role, this database or the whole server, so nothing can be"
-            f" claimed: ALTER ROLE (or DATABASE, SYSTEM) … RESET default_transaction_read_only for {where(url)}"
-        )
+    conn = await connect(url, "order-listener probe")
+    await conn.close()
 
 
 async def count_connections(pool: Pool) -> int:

@@ -75,8 +75,8 @@ _TROUBLES = (
     _Trouble(
         ("25006",),
         r"read-only transaction|session is read-only|server is in hot standby",
-        "the database at {where} is read-only: connect to the primary (a list of hosts with"
-        " target_session_attrs=read-write)",
+        "the database at {where} is read-only: connect to the primary, which {variable} is to name, alone or in a"
+        " list of hosts",
         is_permanent=False,  # a failover ends it
     ),
     _Trouble(
@@ -155,6 +155,29 @@ def is_final(error: ListenerError) -> bool:
     if not isinstance(error, DatabaseError):
         return False
     return not isinstance(error, Unreachable) or (error.__cause__ is not None and is_permanent(error.__cause__))
+
+
+def is_read_only(error: BaseException | None) -> bool:
+    """Tell an error of the driver that says: no server of the address takes writes."""
+    trouble = None if error is None else _trouble(error)
+    return trouble is not None and "25006" in trouble.sqlstates
+
+
+def explain_read_only(url: str, *, is_standby: bool, is_preset: bool) -> str:
+    """Say why no server of *url* takes writes, and what to do."""
+    variable = url.variable if isinstance(url, Address) else "DATABASE_URL"
+    if is_standby:
+        return (
+            f"the server at {where(url)} is a standby, which takes no writes: name the primary in {variable}, or all"
+            " servers (host1,host2), of which the one that takes writes is used"
+        )
+    if is_preset:
+        return (
+            "default_transaction_read_only is on for this role, this database or the whole server, so nothing can be"
+            f" claimed: ALTER ROLE (or DATABASE, SYSTEM) … RESET default_transaction_read_only for {where(url)}, or"
+            f" correct {variable}"
+        )
+    return f"the database at {where(url)} is read-only: name one in {variable} that takes writes"
 
 
 def has_advice(error: ListenerError) -> bool:

@@ -2,11 +2,11 @@
 
 import anyio
 import psycopg
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 
 from listener.core.errors import DatabaseError
-from listener.db.call import cut, translated
-from listener.db.pool import KEEPALIVES, Pool, search_path
+from listener.db.call import cut, make_settings, translated
+from listener.db.pool import Pool, connect, search_path
 from listener.db.queries import query
 from listener.db.session import lock_class, read_live_sessions
 
@@ -35,11 +35,7 @@ class WatchConnection:
     @classmethod
     async def open(cls, url: str, *, schema: str) -> "WatchConnection":
         """Connect. Raises Unreachable, DatabaseError."""
-        with translated(10.0, url):
-            conn = await psycopg.AsyncConnection[DictRow].connect(
-                url, autocommit=True, row_factory=dict_row, application_name="order-listener watch", **KEEPALIVES
-            )
-        connection = cls(conn, schema)
+        connection = cls(await connect(url, "order-listener watch"), schema)
         try:
             await connection._set_up()
         except BaseException:
@@ -83,7 +79,8 @@ class WatchConnection:
 
     async def _set_up(self) -> None:
         with translated(_LIMIT_S):
-            await self._conn.execute(query("watch", "settings"), {"search_path": search_path(self._schema)})
+            settings = {"search_path": search_path(self._schema)}
+            await make_settings(self._conn, query("watch", "settings"), settings)
             await self._conn.execute(query("session", "live_on"))
             try:
                 await self._conn.execute(query("watch", "notice_our_end"))

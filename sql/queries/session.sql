@@ -11,6 +11,10 @@ SELECT set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postg
        set_config('statement_timeout', %(statement_timeout_ms)s, false),
        set_config('search_path', %(search_path)s, false);
 
+-- name: unlimited
+-- As little as can be, for where a preset statement_timeout cuts the settings that replace it.
+SELECT set_config('statement_timeout', '0', false);
+
 -- name: engine_settings
 -- Settings of a pool connection that leads straight to the server. Sequential, bitmap and sort plans are off because
 -- statistics taken while the table was nearly empty choose them, which stalled a peer for seconds (measured). One plan

@@ -5,7 +5,8 @@
 SELECT pg_notify('listener_peers', '');
 
 -- name: settings
-SELECT set_config('statement_timeout', '0', false), set_config('search_path', %(search_path)s, false),
+SELECT set_config('datestyle', 'ISO', false), set_config('intervalstyle', 'postgres', false), set_config('quote_all_identifiers', 'off', false),
+       set_config('statement_timeout', '0', false), set_config('search_path', %(search_path)s, false),
        set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false),
        set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '10000', false);
 

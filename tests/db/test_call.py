@@ -13,7 +13,7 @@ from queues import open_pool
 from waiting import until_async
 
 from listener.core.errors import DatabaseError, Unreachable
-from listener.db.call import is_transient, shielded
+from listener.db.call import is_transient, make_settings, shielded
 from listener.db.pool import Pool
 
 pytestmark = pytest.mark.anyio
@@ -181,3 +181,15 @@ async def test_errors_of_the_work_itself_pass_unchanged() -> None:
 )
 def test_what_is_tried_again(error: psycopg.Error, transient: bool) -> None:
     assert is_transient(error) is transient
+
+
+async def test_settings_are_made_although_a_preset_limit_cuts_them(database: Database) -> None:
+    """The preset is lifted first, by a statement that takes next to nothing."""
+    database.execute(f"ALTER DATABASE {database.name} SET statement_timeout = '20ms'")
+    slow = sql.SQL("SELECT pg_sleep(0.05), set_config('statement_timeout', %(limit)s, false)")
+    async with await psycopg.AsyncConnection.connect(database.url, autocommit=True) as conn:
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            await conn.execute(slow, {"limit": "70ms"})
+        await make_settings(conn, slow, {"limit": "70ms"})
+        cursor = await conn.execute("SHOW statement_timeout")
+        assert await cursor.fetchone() == ("70ms",)
