@@ -86,6 +86,24 @@ def read_applied(conn: psycopg.Connection[Any], schema: str) -> dict[str, Applie
     return {row[0]: Applied(*row) for row in rows}
 
 
+def refuse_foreign(conn: psycopg.Connection[Any], schema: str, files: Sequence[SqlFile] | None = None) -> None:
+    """Tables of our names that are somebody else's: a migration would take them for its own, and fail half way.
+
+    Judged by what tells each of ours from another, and only while the file that makes it is not applied.
+    """
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(query("books", "foreign_tables"), {"schema": schema}).fetchall()
+    applied = {} if any(row[0] == "listener_migrations" for row in rows) else read_applied(conn, schema) or {}
+    names = {file.name for file in (schema_files() if files is None else files)}
+    for table, made_by, lacks in rows:
+        if made_by is None or (made_by in names and made_by not in applied):
+            why = f"has no column {', '.join(lacks)}" if lacks else "is no table"
+            raise DatabaseError(
+                f"schema {schema} of {place_of(conn)} has a {table} that is not ours ({why}): give order-listener a"
+                " schema of its own, such as LISTENER_SCHEMA=listener"
+            )
+
+
 def refuse_newer(applied: Mapping[str, Applied], files: Sequence[SqlFile], schema: str, place: str) -> None:
     """A newer release left names that we do not know.
 

@@ -23,6 +23,7 @@ from listener.db.applied import (
     place_of,
     read_applied,
     refuse_changed,
+    refuse_foreign,
     refuse_newer,
     require_version,
     verify,
@@ -118,6 +119,7 @@ def migrate(url: str, schema: str, *, wait_s: float = 60.0, files: Sequence[SqlF
     files = schema_files() if files is None else files
     with explained(url), connected(url, schema) as conn:
         _wait_for_turn(conn, schema, wait_s)
+        refuse_foreign(conn, schema, files)
         todo = plan(conn, schema, files)
         if todo.creates_schema:
             conn.execute(_of_schema("create_schema", schema))
@@ -138,6 +140,7 @@ def migrate(url: str, schema: str, *, wait_s: float = 60.0, files: Sequence[SqlF
 def dry_run(url: str, schema: str, *, files: Sequence[SqlFile] | None = None) -> str:
     """Return the SQL that `migrate` would run, as a script for psql; changes nothing."""
     with explained(url), connected(url, schema) as conn:
+        refuse_foreign(conn, schema, files)
         todo = plan(conn, schema, files)
         if not (todo.files or todo.stale or todo.creates_schema):
             return f"-- schema {schema} of {place_of(conn)} is up to date\n"
@@ -158,6 +161,7 @@ def status(url: str, schema: str, *, files: Sequence[SqlFile] | None = None) -> 
     """Compare every file with the database, in the order of application; unknown ones come last."""
     files = schema_files() if files is None else files
     with explained(url), connected(url, schema) as conn:
+        refuse_foreign(conn, schema, files)
         applied = read_applied(conn, schema) or {}
     return (
         *(_compare(file, applied.get(file.name)) for file in files),

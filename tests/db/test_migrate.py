@@ -95,6 +95,37 @@ def test_books_hold_kind_and_checksum(empty_database: Database) -> None:
     assert rows == sorted((f.name, f.kind, f.checksum) for f in SMALL)
 
 
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("CREATE TABLE listener_migrations (version text)",
+         "listener_migrations that is not ours (has no column name, kind, checksum, applied_at)"),
+        ("CREATE TABLE sync_runs (id bigint, status text)",
+         "sync_runs that is not ours (has no column claim_id, connector, account, reason)"),
+        ("CREATE TABLE polling_metrics (workflow_name text)", "polling_metrics that is not ours (has no column check_"),
+        ("CREATE VIEW orders_inbox AS SELECT 1 AS id", "orders_inbox that is not ours (is no table)"),
+    ],
+)  # fmt: skip
+def test_tables_of_our_names_that_are_not_ours(empty_database: Database, made: str, told: str) -> None:
+    """Refused before anything is made; a schema of its own is the way out."""
+    empty_database.execute(made)
+    before = empty_database.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+    for command in (migrate, status, dry_run):
+        with pytest.raises(DatabaseError) as refused:
+            command(empty_database.url, "public")  # type: ignore[operator]
+        assert f" has a {told}" in str(refused.value)
+        assert str(refused.value).endswith("give order-listener a schema of its own, such as LISTENER_SCHEMA=listener")
+    after = empty_database.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+    assert after == before
+    assert migrate(empty_database.url, "listener").created_schema
+
+
+def test_a_table_of_ours_that_somebody_changed_is_still_ours(database: Database) -> None:
+    """It is told by `listener doctor`; an upgrade goes on."""
+    database.execute("ALTER TABLE sync_runs RENAME COLUMN reason TO why")
+    assert migrate(database.url, "public").applied == ()
+
+
 def test_two_runs_at_once_follow_each_other(empty_database: Database, pool: ThreadPoolExecutor) -> None:
     """The second waits for the first, finds everything done, and both succeed."""
     gate = SqlFile("migrations/0003_gate.sql", "migration", "SELECT pg_advisory_xact_lock(42);")
