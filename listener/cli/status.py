@@ -32,23 +32,21 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for 
 
 @cli.command()
 def retry(
-    queue: Annotated[str, typer.Argument(help="The queue: " + ", ".join(QUEUES))],
-    id_: Annotated[list[int] | None, typer.Option("--id", help="A row's id; may be given several times.")] = None,
+    queue: Annotated[str, typer.Argument(help=f"The queue: {', '.join(QUEUES)}, or an attached table.")],
+    id_: Annotated[
+        list[str] | None, typer.Option("--id", help="A row's id, or other key; may be given several times.")
+    ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Every failed row.")] = False,
 ) -> None:
-    """Put failed (or, by id, also done) rows back to Pending."""
+    """Put failed (or, by id, also done) rows back to work."""
     if bool(id_) == failed:
         raise ConfigError(
             "--id and --failed exclude each other; give one"
             if failed
             else "name what to retry: --id N (several are possible) or --failed"
         )
-    if queue not in QUEUES:
-        raise ConfigError(
-            f"{queue!r} is no queue; known: {', '.join(QUEUES)}; an attached table's rows are retried by SQL"
-        )
-    count, missing = anyio.run(_retry, load_environment(), queue, id_ or [])
-    print(f"{count} {QUEUES[queue].noun} put back to Pending")
+    told, missing = anyio.run(_retry, load_environment(), queue, list(dict.fromkeys(id_ or [])))
+    print(told)
     if missing:
         print(
             f"listener: not retried, because no such row, or neither Failed nor done: {', '.join(map(str, missing))}",
@@ -137,11 +135,14 @@ def _render(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-async def _retry(env: Environment, queue: str, ids: Sequence[int]) -> tuple[int, list[int]]:
-    """Retry rows by id, or every failed row when `ids` is empty; returns how many, and the ids that were not."""
+async def _retry(env: Environment, name: str, ids: Sequence[str]) -> tuple[str, list[str]]:
+    """Retry rows by id, or every failed row when `ids` is empty; returns what to say, and the ids that were not."""
     async with opened(env) as pool:
-        table = QueueTable(pool, QUEUES[queue])
-        if not ids:
-            return await table.retry_failed(), []
-        retried = await table.retry_keys(ids)
-        return len(retried), [i for i in ids if i not in set(retried)]
+        tables = {table.queue.name: table for table in await _tables(pool)}
+        if name not in tables:
+            raise ConfigError(f"{name!r} is no queue; known: {', '.join(tables)}")
+        table = tables[name]
+        retried = set(await table.retry_keys(ids)) if ids else None
+        count = await table.retry_failed() if retried is None else len(retried)
+        told = f"{count} {table.queue.noun} put back to {table.queue.ready_word}"
+        return told, [i for i in ids if i not in (retried or ())]

@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from psycopg import sql
+from psycopg import DataError, sql
 from psycopg.errors import UniqueViolation
 
-from listener.core.errors import DatabaseError
+from listener.core.errors import ConfigError, DatabaseError
 from listener.core.job import Job, Settle, Settlement
 from listener.core.queue import Queue
 from listener.db.pool import Pool
@@ -179,9 +179,19 @@ class QueueTable:
         rows = await self._pool.run(self._retry_failed, {}, name=self.queue.name)
         return len(rows)
 
-    async def retry_keys(self, keys: Sequence[Any]) -> list[Any]:
-        """Put the named rows back to `Pending`; returns those that were `Failed` or done."""
-        rows = await self._pool.run(self._retry_keys, {"keys": list(keys)}, name=self.queue.name)
+    async def retry_keys(self, keys: Sequence[str]) -> list[str]:
+        """Put the named rows back to `Pending`; returns those that were `Failed` or done.
+
+        keys: as text, whatever their type. Raises ConfigError for one that is none of the column's type.
+        """
+        try:
+            rows = await self._pool.run(self._retry_keys, {"keys": list(keys)}, name=self.queue.name)
+        except DatabaseError as error:
+            if isinstance(error.__cause__, DataError):
+                raise ConfigError(
+                    f"no key of {self.queue.table}: --id: {error.__cause__.diag.message_primary}"
+                ) from error
+            raise
         return [row["job_key"] for row in rows]
 
     def _settle_params(self, settlements: Sequence[Settlement]) -> dict[str, Any]:

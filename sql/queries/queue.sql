@@ -294,9 +294,15 @@ UPDATE {table} SET status = {ready} WHERE status = 'Failed' RETURNING {key} AS j
 
 -- name: retry_keys
 -- A person's retry of named rows. Done rows are run again as well; rows that are being worked on are left alone.
-UPDATE {table} SET status = {ready}
-WHERE {key} = ANY (%(keys)s::{key_type}[]) AND status IN ('Failed', {done})
-RETURNING {key} AS job_key;
+-- Keys come and go back as the text that a person wrote, whatever their type.
+WITH wanted AS MATERIALIZED (
+    SELECT w.given, w.given::{key_type} AS row_key FROM unnest(%(keys)s::text[]) AS w (given)
+), retried AS (
+    UPDATE {table} AS q SET status = {ready} FROM wanted AS w
+    WHERE q.{key} = w.row_key AND q.status IN ('Failed', {done})
+    RETURNING q.{key} AS row_key
+)
+SELECT w.given AS job_key FROM wanted AS w WHERE w.row_key IN (SELECT row_key FROM retried);
 
 -- name: statuses
 -- For the assertions of tests: the rows whose columns have the values in %(where)s, all rows for an empty object.

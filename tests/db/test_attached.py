@@ -139,7 +139,8 @@ async def test_the_engines_statements_work_on_an_attached_table(database: Databa
             (done, "sent", 1), (ready, "n", 1), (ready, "n", 0), ("Failed", "n", 1), (ready, "n", 0),
         ]  # fmt: skip
 
-        assert await queue.retry_keys([claim.jobs[0].id]) == [claim.jobs[0].id]
+        key = str(claim.jobs[0].id)
+        assert await queue.retry_keys([key, key]) == [key, key]
         assert await queue.retry_failed() == 1
         (*_, held) = (await queue.claim(limit=10, session_key=SESSION)).jobs
         depth = await queue.depth()

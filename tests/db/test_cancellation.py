@@ -37,7 +37,7 @@ CALLS: dict[str, Call] = {
     "waiting": lambda table, _jobs: table.waiting(),
     "depth": lambda table, _jobs: table.depth(),
     "retry_failed": lambda table, _jobs: table.retry_failed(),
-    "retry_keys": lambda table, jobs: table.retry_keys([job.id for job in jobs]),
+    "retry_keys": lambda table, jobs: table.retry_keys([str(job.id) for job in jobs]),
 }
 
 
