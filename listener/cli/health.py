@@ -37,7 +37,7 @@ def _check(address: tuple[str, int], path: str) -> str:
         body = reply.read()
     except (OSError, http.client.HTTPException) as error:
         raise ListenerError(
-            f"{host}:{port} does not answer: {error or type(error).__name__}; is it running?"
+            f"{host}:{port} does not answer: {str(error) or type(error).__name__}; is it running?"
         ) from error
     finally:
         connection.close()
@@ -55,11 +55,13 @@ def _problems(body: bytes) -> list[str]:
         parts: dict[str, Any] = json.loads(body)
     except ValueError:
         return []
-    found = [(name, part) for name, part in parts.items() if name in ("database", "session") and isinstance(part, dict)]
+    if not isinstance(parts, dict):  # of another program
+        return []
+    found = [(name, part) for name, part in parts.items() if name in ("database", "session")]
     queues = parts.get("queues")
     found += [(f"queue {name}", part) for name, part in (queues if isinstance(queues, dict) else {}).items()]
     return [
         f"{name}: {part.get('status')}: {part.get('detail', '')}"
         for name, part in found
-        if part.get("status") not in ("ok", "connected")
+        if isinstance(part, dict) and part.get("status") not in ("ok", "connected")
     ]
