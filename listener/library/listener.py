@@ -13,7 +13,7 @@ import anyio.lowlevel
 
 from listener.config.environment import Environment, load_environment
 from listener.config.live import LiveConfig
-from listener.core.errors import ConfigError
+from listener.core.errors import ConfigError, ListenerError
 from listener.engine.loop import run_loop
 from listener.library.assignments import assignments
 from listener.library.calls import Many, One
@@ -132,12 +132,17 @@ class Listener:
     def run(self) -> None:
         """Work until SIGTERM or SIGINT (a second one cancels what still runs) or `stop`; logs as `listener run` does.
 
-        While the database is away it waits. Raises ConfigError, DatabaseError for what no waiting mends.
+        While the database is away it waits. Raises ConfigError, DatabaseError for what no waiting mends: a program that
+        catches neither ends with exit code 1, and the last line on stderr says what is wrong and what to do.
         """
-        env = self.settings()
-        self.declarations(env)  # what is wrong with them is said before anything starts
-        logs.set_up(format=env.log_format)
-        run_loop(self._run_alone, env)
+        try:
+            env = self.settings()
+            self.declarations(env)  # what is wrong with them is said before anything starts
+            logs.set_up(format=env.log_format)
+            run_loop(self._run_alone, env)
+        except ListenerError as error:
+            # the message is whole: a hundred lines of the engine's frames and the driver's errors would bury it
+            raise error.with_traceback(None) from None
 
     async def __aenter__(self) -> Self:
         """Work beside the block, without signals and without touching the program's logging; leaving it stops.

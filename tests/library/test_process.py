@@ -1,5 +1,6 @@
 """A real program that runs its listener, stopped and killed: nothing is lost."""
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -178,3 +179,44 @@ def test_what_no_waiting_mends_ends_it_with_a_sentence(start: Start, invoices: I
     shop = start()
     assert shop.process.wait(30) == 1
     assert "ConfigError: table emails is not attached; run `listener attach emails`" in shop.log_text
+
+
+PROGRAM = """
+from listener import Listener
+app = Listener(http=False)
+@app.queue("invoices")
+async def send(job): ...
+app.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (
+            "{0}_of_nobody",
+            "Unreachable: the database {1}_of_nobody does not exist: create it",
+        ),
+        ("postgresql://me:se%zz@h/shop", "ConfigError: DATABASE_URL"),
+        ("mysql://h/shop", "ConfigError: DATABASE_URL"),
+        ("", "ConfigError: DATABASE_URL"),
+    ],
+)
+def test_what_no_waiting_mends_is_said_in_the_last_line(
+    url: str, told: str, database: Database, tmp_path: Path
+) -> None:
+    """An exception, as a library's caller expects, and none of the driver's frames around it."""
+    place = database.service_url.rpartition("@")[2]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**clean_environ(), "DATABASE_URL": url.format(database.service_url)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    *frames, last = done.stderr.splitlines()
+    assert last.startswith(f"listener.core.errors.{told.format('', place)}"), done.stderr
+    assert len(frames) <= 10, done.stderr
+    assert "psycopg" not in done.stderr
