@@ -1,7 +1,8 @@
 """The survey: who has nothing to do is told so by one statement for all queues, and nothing that the polls of old found
 or mended goes unseen."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -73,6 +74,16 @@ def unannounced(database: Database, due: str = "now() - interval '1 minute'") ->
     return key
 
 
+@asynccontextmanager
+async def asleep(database: Database, work: Work, *, poll_s: float) -> AsyncIterator[Bench]:
+    """A bench that runs, has its bell on and has polled."""
+    async with bench(database, work, limits=Limits(concurrency=5)) as one:
+        one.poll_s, one.hears = poll_s, True
+        async with one.running():
+            await until_async(lambda: one.of(BellArmed) and polls(one), what="quiet")
+            yield one
+
+
 async def test_while_there_is_nothing_to_do_a_poll_is_the_survey_alone(database: Database) -> None:
     async with open_pool(database, max_size=4) as pool:
         table = Counting(pool, UPLOAD)
@@ -90,28 +101,22 @@ async def test_while_there_is_nothing_to_do_a_poll_is_the_survey_alone(database:
 
 async def test_a_row_that_no_notice_announced_is_found_by_the_next_poll(database: Database) -> None:
     work = opened()
-    async with bench(database, work, limits=Limits(concurrency=5)) as one:
-        one.poll_s, one.hears = 0.1, True
-        async with one.running():
-            await until_async(lambda: one.of(BellArmed) and polls(one), what="quiet")
-            key = unannounced(database)
-            await quiet(work, 1)
-            assert work.seen == [key]
-            await until_async(lambda: one.of(Unannounced), what="the word of it")
+    async with asleep(database, work, poll_s=0.1) as one:
+        key = unannounced(database)
+        await quiet(work, 1)
+        assert work.seen == [key]
+        await until_async(lambda: one.of(Unannounced), what="the word of it")
 
 
 async def test_a_row_that_comes_due_is_started_when_it_does_although_nobody_announced_it(database: Database) -> None:
     """The poll that sees it sets the alarm: the next one is far away."""
     work = opened()
-    async with bench(database, work, limits=Limits(concurrency=5)) as one:
-        one.poll_s, one.hears = 0.02, True
-        async with one.running():
-            await until_async(lambda: one.of(BellArmed) and polls(one), what="quiet")
-            unannounced(database, "now() + interval '0.7 s'")
-            before = polls(one)
-            await until_async(lambda: polls(one) >= before + 2, what="a poll that sees it")
-            one.poll_s = 3_600.0
-            await quiet(work, 1)
+    async with asleep(database, work, poll_s=0.02) as one:
+        unannounced(database, "now() + interval '0.7 s'")
+        before = polls(one)
+        await until_async(lambda: polls(one) >= before + 2, what="a poll that sees it")
+        one.poll_s = 3_600.0
+        await quiet(work, 1)
     assert one.of(Woke)[-1].reason in {"due", "slot", "armed"}
     assert not one.of(Unannounced)
 
