@@ -1,15 +1,16 @@
 -- What `listener doctor` asks: reads only, each question bounded by the pool's statement timeout. Catalogs are named with
--- their schema; a column of pg_stat_activity is null where the role may not see that session.
+-- their schema; a column of pg_stat_activity is null where the role may not see that session. A cure names every relation with
+-- its schema: whoever pastes it has another search_path.
 
 -- name: server
 SELECT current_setting('server_version_num')::integer AS version, current_setting('server_version') AS version_text, current_user AS role,
-       current_database() AS database;
+       current_database() AS database, quote_ident(current_schema()) AS schema, current_setting('is_superuser')::boolean AS is_superuser;
 
 -- name: grants
 -- What the service's role lacks: on tables and sequences, on functions of ours, on the schemas of attached tables.
 SELECT p.object, p.privilege, current_user AS role,
        format('GRANT %%s ON %%s %%s TO %%I', p.privilege, upper(p.kind),
-              coalesce((SELECT format('%%I.%%I', c.relnamespace::regnamespace, c.relname) FROM pg_catalog.pg_class AS c WHERE c.oid = p.relation), p.object), current_user) AS cure
+              coalesce((SELECT format('%%s.%%I', c.relnamespace::regnamespace, c.relname) FROM pg_catalog.pg_class AS c WHERE c.oid = p.relation), p.object), current_user) AS cure
 FROM listener_privileges() AS p
 WHERE p.role = 'runtime' AND NOT coalesce(
     CASE WHEN p.kind = 'sequence' THEN has_sequence_privilege(p.relation, p.privilege) ELSE has_table_privilege(p.relation, p.privilege) END, false)
@@ -33,11 +34,66 @@ SELECT coalesce(bool_or(has_table_privilege(to_regclass(format('%%I.%%I', %(sche
        format('REVOKE CREATE ON SCHEMA %%I FROM PUBLIC', %(schema)s::text) AS cure_creates
 FROM (VALUES ('orders_inbox'), ('sync_runs')) AS t (name);
 
+-- name: owners
+-- What does not belong to whom most of the schema belongs to, nor to a role that one is in: what was restored or made by somebody
+-- else. Attached tables stay their owners'; a sequence goes with its table.
+WITH thing AS (
+    SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.relname::text AS name,
+           format('%%s.%%I', c.relnamespace::regnamespace, c.relname) AS place, c.relowner AS owner
+    FROM pg_catalog.pg_class AS c
+    WHERE c.oid IN (SELECT p.relation FROM listener_privileges() AS p)
+      AND NOT EXISTS (SELECT FROM listener_queues AS q WHERE q.table_name = c.relname AND quote_ident(q.table_schema) = c.relnamespace::regnamespace::text)
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                      WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
+    UNION ALL
+    SELECT 'FUNCTION', f.proname::text,
+           format('%%s.%%I(%%s)', f.pronamespace::regnamespace, f.proname, pg_get_function_identity_arguments(f.oid)), f.proowner
+    FROM pg_catalog.pg_proc AS f JOIN listener_migrations AS m ON m.name = concat('functions/', f.proname, '.sql')
+    WHERE f.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
+), most AS (
+    SELECT mode() WITHIN GROUP (ORDER BY thing.owner) AS owner FROM thing
+)
+SELECT t.kind, t.name, t.owner::regrole::text AS owner, most.owner::regrole::text AS wanted,
+       format('ALTER %%s %%s OWNER TO %%s', t.kind, t.place, most.owner::regrole) AS cure
+FROM thing AS t CROSS JOIN most WHERE NOT pg_has_role(most.owner, t.owner, 'USAGE')
+UNION ALL
+SELECT 'SCHEMA', current_schema(), NULL, most.owner::regrole::text, format('GRANT USAGE, CREATE ON SCHEMA %%I TO %%s', current_schema(), most.owner::regrole)
+FROM most WHERE NOT has_schema_privilege(most.owner, current_schema(), 'USAGE')
+   OR NOT has_schema_privilege(most.owner, current_schema(), 'CREATE')
+ORDER BY 1, 2;
+
+-- name: roles
+-- What our role and, where deploy/roles.sql has made it, its three companions have besides their grants: what that script refuses.
+-- Nothing of an installation whose one role owns everything, nor of a superuser.
+WITH ours AS (
+    SELECT r.oid, r.rolname, o.oid AS owner, o.rolname = regexp_replace(r.rolname, '_runtime$', '_owner') AS has_companions
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_roles AS o ON o.oid = c.relowner CROSS JOIN pg_catalog.pg_roles AS r
+    WHERE c.oid = to_regclass(format('%%I.listener_migrations', current_schema())) AND r.rolname = current_user AND NOT r.rolsuper AND r.oid <> o.oid
+), judged AS (
+    SELECT r.*, ours.owner, ours.oid AS runtime FROM ours JOIN pg_catalog.pg_roles AS r
+        ON r.oid = ours.oid OR (ours.has_companions AND r.rolname IN (
+            SELECT regexp_replace(ours.rolname, '_runtime$', '_' || w) FROM unnest(ARRAY['owner', 'writer', 'reader']) AS w))
+)
+SELECT j.rolname::text AS role, 'is a member of ' || g.rolname AS has,
+       (SELECT string_agg(format('REVOKE %%I FROM %%I', g.rolname, m.rolname), '; ' ORDER BY m.rolname)
+        FROM pg_catalog.pg_auth_members AS am JOIN pg_catalog.pg_roles AS m ON m.oid = am.member
+        WHERE am.roleid = g.oid AND pg_has_role(j.oid, m.oid, 'MEMBER')) AS cure
+FROM judged AS j JOIN pg_catalog.pg_roles AS g ON g.oid <> j.oid AND NOT j.rolsuper AND pg_has_role(j.oid, g.oid, 'MEMBER')
+WHERE g.rolsuper OR g.rolcreaterole OR g.rolbypassrls OR g.oid IN (j.owner, j.runtime)
+   OR g.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
+UNION ALL
+SELECT j.rolname, concat('is ', a.word), format('ALTER ROLE %%I %%s', j.rolname, a.cure)
+FROM judged AS j
+CROSS JOIN LATERAL (VALUES (j.rolsuper, 'SUPERUSER', 'NOSUPERUSER'), (j.rolcreaterole, 'CREATEROLE', 'NOCREATEROLE'), (j.rolcreatedb, 'CREATEDB', 'NOCREATEDB'),
+                           (j.rolbypassrls, 'BYPASSRLS', 'NOBYPASSRLS'), (NOT j.rolcanlogin, 'NOLOGIN', 'LOGIN')) AS a (has, word, cure)
+WHERE a.has
+ORDER BY 1, 2;
+
 -- name: policies
 -- Tables of which row security shows our role only some rows.
 SELECT DISTINCT p.relation::text AS object, current_user AS role,
-       format('CREATE POLICY listener ON %%s TO %%I USING (true) WITH CHECK (true)', p.relation, current_user) AS cure
-FROM listener_privileges() AS p
+       format('CREATE POLICY listener ON %%s.%%I TO %%I USING (true) WITH CHECK (true)', c.relnamespace::regnamespace, c.relname, current_user) AS cure
+FROM listener_privileges() AS p JOIN pg_catalog.pg_class AS c ON c.oid = p.relation
 WHERE p.role = 'runtime' AND p.kind = 'table' AND row_security_active(p.relation::oid) ORDER BY 1;
 
 -- name: triggers
@@ -54,11 +110,11 @@ WITH wanted AS (
     WHERE q.attached_at IS NOT NULL
 )
 SELECT r.relation::text AS relation, w.name, r.is_root, t.tgenabled::text AS enabled,
-       CASE WHEN t.tgname IS NOT NULL THEN format('ALTER TABLE %%s ENABLE TRIGGER %%I', r.relation, w.name)
+       CASE WHEN t.tgname IS NOT NULL THEN format('ALTER TABLE %%I.%%I ENABLE TRIGGER %%I', r.schema_name, r.table_name, w.name)
             WHEN w.queue IS NOT NULL THEN format('run `listener attach %%s` again', w.queue)
-            WHEN r.is_root THEN format('DELETE FROM listener_migrations WHERE name = ''triggers/%%s.sql''; then run `listener migrate`', w.name)
-            ELSE format('CREATE TRIGGER %%I AFTER INSERT ON %%s REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION %%I.listener_ring_inserted()',
-                        w.name, r.relation, current_schema()) END AS cure
+            WHEN r.is_root THEN format('DELETE FROM %%I.listener_migrations WHERE name = ''triggers/%%s.sql''; then run `listener migrate`', current_schema(), w.name)
+            ELSE format('CREATE TRIGGER %%I AFTER INSERT ON %%I.%%I REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION %%I.listener_ring_inserted()',
+                        w.name, r.schema_name, r.table_name, current_schema()) END AS cure
 FROM wanted AS w
 CROSS JOIN LATERAL listener_queue_relations(w.root) AS r
 LEFT JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = r.relation AND t.tgname = w.name
@@ -68,15 +124,15 @@ ORDER BY 1, 2;
 -- name: definitions
 -- What our files have made in this schema, each thing with what it is: sql/catalogue.json is this, of a schema that is right.
 -- Names are without the schema; what servers write in their own way (types of varying text, brackets) is taken out.
--- cure: makes what is missing. mends: makes it what it should be. is_ours: no older installation can have brought it along.
+-- cure: makes what is missing. mends: makes it what it should be; both with @ for the schema. is_ours: no older installation can have brought it along.
 WITH relation AS (
     SELECT c.oid, c.relname, c.relkind, c.relname NOT IN ('orders_inbox', 'configuration_params', 'polling_state', 'polling_metrics') AS is_ours,
-           'DELETE FROM listener_migrations WHERE kind = ''migration''; then run `listener migrate`' AS again
+           'DELETE FROM @.listener_migrations WHERE kind = ''migration''; then run `listener migrate`' AS again
     FROM pg_catalog.pg_class AS c
     WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND c.relkind IN ('r', 'v')
 ), file AS (
     SELECT m.kind, split_part(split_part(m.name, '/', 2), '.', 1) AS name,
-           format('DELETE FROM listener_migrations WHERE name = %%L; then run `listener migrate`', m.name) AS again
+           format('DELETE FROM @.listener_migrations WHERE name = %%L; then run `listener migrate`', m.name) AS again
     FROM listener_migrations AS m
 )
 SELECT 'table' AS kind, r.relname::text AS name, r.relkind::text AS definition, r.is_ours, r.again AS cure, r.again AS mends FROM relation AS r
@@ -87,29 +143,29 @@ SELECT 'column', concat(r.relname, '.', a.attname),
                  'DEFAULT ' || pg_get_expr(d.adbin, d.adrelid)),
        r.is_ours,
        CASE WHEN r.relkind = 'v' THEN r.again
-            ELSE concat(format('ALTER TABLE %%I ADD COLUMN %%I ', r.relname, a.attname), format_type(a.atttypid, a.atttypmod),
+            ELSE concat(format('ALTER TABLE @.%%I ADD COLUMN %%I ', r.relname, a.attname), format_type(a.atttypid, a.atttypmod),
                         CASE WHEN a.attidentity <> '' THEN ' GENERATED BY DEFAULT AS IDENTITY' WHEN a.attnotnull AND d.adbin IS NOT NULL THEN ' NOT NULL' END,
-                        ' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid)) END,
+                        ' DEFAULT ' || replace(pg_get_expr(d.adbin, d.adrelid), 'nextval(''', 'nextval(''@.')) END,
        CASE WHEN r.relkind = 'v' THEN r.again
-            ELSE concat(format('ALTER TABLE %%1$I ALTER COLUMN %%2$I %%3$s NOT NULL, ALTER COLUMN %%2$I TYPE %%4$s', r.relname, a.attname,
+            ELSE concat(format('ALTER TABLE @.%%1$I ALTER COLUMN %%2$I %%3$s NOT NULL, ALTER COLUMN %%2$I TYPE %%4$s', r.relname, a.attname,
                                CASE WHEN a.attnotnull THEN 'SET' ELSE 'DROP' END, format_type(a.atttypid, a.atttypmod)),
                         CASE WHEN a.attidentity = '' THEN format(', ALTER COLUMN %%I %%s', a.attname,
-                             coalesce('SET DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), 'DROP DEFAULT')) END) END
+                             coalesce('SET DEFAULT ' || replace(pg_get_expr(d.adbin, d.adrelid), 'nextval(''', 'nextval(''@.'), 'DROP DEFAULT')) END) END
 FROM relation AS r
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 UNION ALL
 SELECT CASE WHEN i.indisunique THEN 'unique' ELSE 'index' END,
        concat(r.relname, ' ', regexp_replace(pg_get_indexdef(i.indexrelid, 0, true), '^.* USING ', '')), '', r.is_ours,
-       CASE WHEN k.oid IS NULL THEN pg_get_indexdef(i.indexrelid, 0, true)
-            ELSE format('ALTER TABLE %%I ADD CONSTRAINT %%I %%s', r.relname, k.conname, pg_get_constraintdef(k.oid, true)) END, ''
+       CASE WHEN k.oid IS NULL THEN regexp_replace(pg_get_indexdef(i.indexrelid, 0, true), ' ON ', ' ON @.')
+            ELSE format('ALTER TABLE @.%%I ADD CONSTRAINT %%I %%s', r.relname, k.conname, pg_get_constraintdef(k.oid, true)) END, ''
 FROM relation AS r
 JOIN pg_catalog.pg_index AS i ON i.indrelid = r.oid AND i.indisvalid
 LEFT JOIN pg_catalog.pg_constraint AS k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u')
 WHERE i.indisunique OR pg_get_expr(i.indpred, i.indrelid) IS NULL
 UNION ALL
 SELECT 'constraint', concat(r.relname, ' ', pg_get_constraintdef(k.oid, true)), '', r.is_ours,
-       format('ALTER TABLE %%I ADD CONSTRAINT %%I %%s', r.relname, k.conname, pg_get_constraintdef(k.oid, true)), ''
+       format('ALTER TABLE @.%%I ADD CONSTRAINT %%I %%s', r.relname, k.conname, pg_get_constraintdef(k.oid, true)), ''
 FROM relation AS r JOIN pg_catalog.pg_constraint AS k ON k.conrelid = r.oid AND k.contype IN ('c', 'f')
 UNION ALL
 SELECT 'trigger', concat(r.relname, '.', t.tgname), regexp_replace(pg_get_triggerdef(t.oid, true), '::(text|character varying)|[()]', '', 'g'), true, f.again, f.again
@@ -125,8 +181,8 @@ JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
 WHERE f.kind = 'function'
 UNION ALL
 SELECT 'sequence', c.relname::text, format('by %%s from %%s to %%s%%s', s.seqincrement, s.seqmin, s.seqmax, CASE WHEN s.seqcycle THEN ', again and again' END), true,
-       'DELETE FROM listener_migrations WHERE name = ''migrations/0001_sequences.sql''; then run `listener migrate`',
-       concat(format('ALTER SEQUENCE %%I INCREMENT %%s MINVALUE %%s MAXVALUE %%s', c.relname, s.seqincrement, s.seqmin, s.seqmax), CASE WHEN s.seqcycle THEN ' CYCLE' ELSE ' NO CYCLE' END)
+       'DELETE FROM @.listener_migrations WHERE name = ''migrations/0001_sequences.sql''; then run `listener migrate`',
+       concat(format('ALTER SEQUENCE @.%%I INCREMENT %%s MINVALUE %%s MAXVALUE %%s', c.relname, s.seqincrement, s.seqmin, s.seqmax), CASE WHEN s.seqcycle THEN ' CYCLE' ELSE ' NO CYCLE' END)
 FROM pg_catalog.pg_sequence AS s JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid
 WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND c.relname LIKE 'listener\_%%'
 ORDER BY 1, 2;
@@ -148,8 +204,8 @@ SELECT 'setting', 'the whole server', 'ALTER SYSTEM RESET session_replication_ro
 FROM pg_catalog.pg_settings WHERE name = 'session_replication_role' AND boot_val <> setting AND source = 'configuration file'
 UNION ALL
 SELECT 'subscription', format('subscription %%s into %%s', s.subname, r.srrelid::regclass),
-       (SELECT string_agg(format('ALTER TABLE %%s ENABLE ALWAYS TRIGGER %%I', t.tgrelid::regclass, t.tgname), '; ' ORDER BY t.tgname)
-        FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = r.srrelid AND t.tgname LIKE '%%inserted')
+       (SELECT string_agg(format('ALTER TABLE %%s.%%I ENABLE ALWAYS TRIGGER %%I', c.relnamespace::regnamespace, c.relname, t.tgname), '; ' ORDER BY t.tgname)
+        FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid WHERE t.tgrelid = r.srrelid AND t.tgname LIKE '%%inserted')
 FROM pg_catalog.pg_subscription_rel AS r JOIN pg_catalog.pg_subscription AS s ON s.oid = r.srsubid
 WHERE s.subenabled AND r.srrelid IN (SELECT p.relation FROM listener_privileges() AS p WHERE p.kind = 'table')
 ORDER BY 1, 2;
@@ -157,8 +213,8 @@ ORDER BY 1, 2;
 -- name: invalid_indexes
 -- Left by a concurrent build that failed: writers keep it up, nobody reads it, and a unique one still refuses rows.
 SELECT i.indexrelid::regclass::text AS index, i.indrelid::regclass::text AS relation,
-       format('REINDEX INDEX CONCURRENTLY %%s', i.indexrelid::regclass) AS cure
-FROM pg_catalog.pg_index AS i
+       format('REINDEX INDEX CONCURRENTLY %%s.%%I', c.relnamespace::regnamespace, c.relname) AS cure
+FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
 WHERE NOT (i.indisvalid AND i.indisready AND i.indislive)
   AND i.indrelid IN (SELECT p.relation FROM listener_privileges() AS p WHERE p.kind = 'table')
 ORDER BY 1;
@@ -166,8 +222,8 @@ ORDER BY 1;
 -- name: queue_indexes
 -- Whether a queue table has what its claim and its rescue read. %(ready)s: the word of rows that are work.
 SELECT format('CREATE INDEX CONCURRENTLY ON %%s (status, priority, scheduled_at, %%I) WHERE status = %%L',
-              to_regclass(%(relation)s), %(key)s::text, %(ready)s::text) AS cure_due,
-       format('CREATE INDEX CONCURRENTLY ON %%s (claimed_by) WHERE status = ''Processing''', to_regclass(%(relation)s)) AS cure_processing,
+              %(relation)s::text, %(key)s::text, %(ready)s::text) AS cure_due,
+       format('CREATE INDEX CONCURRENTLY ON %%s (claimed_by) WHERE status = ''Processing''', %(relation)s::text) AS cure_processing,
        coalesce(bool_or(i.indnkeyatts >= 4 AND pg_catalog.pg_get_indexdef(i.indexrelid, 1, true) = 'status'
                         AND pg_catalog.pg_get_indexdef(i.indexrelid, 2, true) = 'priority'
                         AND pg_catalog.pg_get_indexdef(i.indexrelid, 3, true) = 'scheduled_at'
@@ -183,9 +239,9 @@ SELECT DISTINCT c.oid::regclass::text AS relation, coalesce(s.n_dead_tup, 0) AS 
        coalesce(option.fillfactor, 100) AS fillfactor, measured.fillfactor AS wanted, coalesce(option.is_vacuumed, true) AS is_vacuumed,
        current_setting('autovacuum')::boolean AND current_setting('track_counts')::boolean AS autovacuum,
        'ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf()' AS cure_server,
-       format('ALTER TABLE %%s RESET (autovacuum_enabled)', c.oid::regclass) AS cure_table,
-       format('ALTER TABLE %%s SET (fillfactor = %%s)', c.oid::regclass, measured.fillfactor) AS cure_fillfactor,
-       format('VACUUM %%s', c.oid::regclass) AS cure_dead
+       format('ALTER TABLE %%s.%%I RESET (autovacuum_enabled)', c.relnamespace::regnamespace, c.relname) AS cure_table,
+       format('ALTER TABLE %%s.%%I SET (fillfactor = %%s)', c.relnamespace::regnamespace, c.relname, measured.fillfactor) AS cure_fillfactor,
+       format('VACUUM %%s.%%I', c.relnamespace::regnamespace, c.relname) AS cure_dead
 FROM listener_privileges() AS p
 JOIN pg_catalog.pg_class AS c ON c.oid = p.relation
 LEFT JOIN pg_catalog.pg_stat_user_tables AS s ON s.relid = c.oid
@@ -222,7 +278,8 @@ ORDER BY 1;
 SELECT DISTINCT c.relname::text AS relation, a.attname::text AS name, (SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = c.relnamespace)::text AS schema,
        CASE WHEN has_sequence_privilege(s.oid, 'USAGE, SELECT') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
             THEN coalesce(pg_sequence_last_value(s.oid), (SELECT seqstart - 1 FROM pg_catalog.pg_sequence WHERE seqrelid = s.oid)) END AS given,
-       format('SELECT setval(%%L, (SELECT max(%%I) FROM %%s))', s.oid::regclass, a.attname, c.oid::regclass) AS cure
+       format('SELECT setval(%%L, (SELECT max(%%I) FROM %%s.%%I))', format('%%s.%%I', s.relnamespace::regnamespace, s.relname),
+              a.attname, c.relnamespace::regnamespace, c.relname) AS cure
 FROM listener_privileges() AS p
 JOIN pg_catalog.pg_class AS c ON c.oid = p.relation
 JOIN pg_catalog.pg_depend AS d ON d.refobjid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
@@ -323,5 +380,6 @@ SELECT (SELECT count(*) FROM processing WHERE is_orphan) AS orphans, (SELECT min
        (SELECT count(*) FROM waiting) AS waiting, (SELECT row_key FROM waiting ORDER BY scheduled_at LIMIT 1) AS waiter,
        (SELECT count(*) FROM alive) AS sessions,
        (SELECT count(*) FROM (SELECT FROM {table} WHERE status = 'Failed' LIMIT 10000) AS failed) AS failed,
-       format('UPDATE %%s SET status = %%L WHERE status = ''Processing'' AND claim_id IS NULL', {relation}::regclass, {ready}) AS cure_stray,
-       format('SELECT %%I, last_error FROM %%s WHERE status = ''Failed''', {key_name}, {relation}::regclass) AS cure_failed;
+       format('UPDATE %%s SET status = %%L WHERE status = ''Processing'' AND claim_id IS NULL', place.name, {ready}) AS cure_stray,
+       format('SELECT %%I, last_error FROM %%s WHERE status = ''Failed''', {key_name}, place.name) AS cure_failed
+FROM (SELECT format('%%s.%%I', c.relnamespace::regnamespace, c.relname) AS name FROM pg_catalog.pg_class AS c WHERE c.oid = {relation}::regclass) AS place;

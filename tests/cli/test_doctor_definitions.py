@@ -9,7 +9,7 @@ from conftest import Database, Server, fresh_database
 from db.test_adoption import BARE_TABLES, NULLABLE_TABLE, OLD_TABLES
 from docs.catalogue import FILE, definitions, text
 
-from cli.ward import Ward
+from cli.ward import SCHEMA, Ward
 from listener.cli.doctor.definitions import differences
 from listener.db.doctor import catalogue
 from listener.db.migrate import migrate
@@ -123,7 +123,7 @@ def test_a_column_is_renamed(patient: Ward) -> None:
     assert finding.verdict == "fail"
     assert finding.seen == "column sync_runs.started_at is missing"
     assert finding.advice == (
-        "ALTER TABLE sync_runs ADD COLUMN started_at timestamp with time zone;"
+        'ALTER TABLE "Shop_1".sync_runs ADD COLUMN started_at timestamp with time zone;'
         " or, if it was renamed, give it its name back"
     )
 
@@ -140,9 +140,9 @@ def test_a_table_is_gone(patient: Ward) -> None:
 def mend(patient: Ward, advice: str) -> None:
     for step in advice.split("; "):
         if re.fullmatch(r"then run `listener migrate`", step):
-            migrate(patient.database.url, "public")
+            migrate(patient.database.url, SCHEMA)
         else:
-            patient.database.execute(step)
+            patient.paste(step)
 
 
 def test_the_catalogue_is_shipped() -> None:

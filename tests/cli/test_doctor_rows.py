@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from queues import lease
 
-from cli.ward import Ward
+from cli.ward import SCHEMA, Ward
 
 pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
 
@@ -61,7 +61,7 @@ def test_rows_of_a_session_that_is_gone(inbox: Ward) -> None:
         "INSERT INTO orders_inbox (id, order_number, status, claim_id, claimed_by, claimed_at)"
         " VALUES (41, '1', 'Processing', 1, 7, now()), (42, '2', 'Processing', 2, 8, now())"
     )
-    with lease(inbox.database, 8):
+    with lease(inbox.database, 8, schema=SCHEMA):
         found = inbox.only("work")
     assert found.verdict == "fail"
     assert "1 row of upload Processing under a session that is gone (orders_inbox.id = 41)" in found.seen
@@ -89,7 +89,7 @@ def test_rows_wait_for_long(inbox: Ward) -> None:
     assert "1 row of upload due for more than 300 s (oldest: orders_inbox.id = 44)" in found.seen
     assert found.advice == "start `listener run`"
     assert "2 rows of upload due for more than 30 s" in inbox.only("work", long_s=30).seen
-    with lease(inbox.database, 9):
+    with lease(inbox.database, 9, schema=SCHEMA):
         assert "is upload in LISTENER_QUEUES" in inbox.only("work").advice
 
 
@@ -98,7 +98,8 @@ def test_rows_have_failed(inbox: Ward) -> None:
     found = inbox.only("work")
     assert (found.verdict, found.seen) == ("warn", "1 row of upload Failed")
     assert found.advice == (
-        "SELECT id, last_error FROM orders_inbox WHERE status = 'Failed'; then `listener retry upload --failed`"
+        "SELECT id, last_error FROM \"Shop_1\".orders_inbox WHERE status = 'Failed';"
+        " then `listener retry upload --failed`"
     )
 
 
@@ -116,7 +117,7 @@ def test_an_attached_table_is_looked_at_too(patient: Ward) -> None:
 def test_a_listener_runs(patient: Ward) -> None:
     before = [each for each in patient.examine().findings if each.check == "listeners"]
     assert [(each.verdict, each.advice) for each in before] == [("warn", "start `listener run`")]
-    with lease(patient.database, 11):
+    with lease(patient.database, 11, schema=SCHEMA):
         during = [each for each in patient.examine().findings if each.check == "listeners"]
     assert [(each.verdict, each.seen) for each in during] == [("ok", "1 live session: 11")]
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import Database, Server, fresh_database
 from psycopg import sql
 
-from cli.ward import Ward
+from cli.ward import SCHEMA, Ward
 from listener.db.migrate import migrate
 
 pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
@@ -38,7 +38,7 @@ def stranger(patient: Ward) -> Iterator[Database]:
     """The same database as a role that has everything the service needs, and nothing more."""
     name = f"stranger_of_{patient.database.name}"
     execute = patient.database.execute
-    execute(f"CREATE ROLE {name} LOGIN; GRANT pg_monitor TO {name}")
+    execute(f'CREATE ROLE {name} LOGIN; GRANT pg_monitor TO {name}; GRANT USAGE ON SCHEMA "{SCHEMA}" TO {name}')
     try:
         for kind, relation, privilege in execute(
             "SELECT kind, relation::text, privilege FROM listener_privileges() WHERE role = 'runtime'"
@@ -79,13 +79,13 @@ def test_the_schema_and_temporary_tables_are_closed(patient: Ward, stranger: Dat
     found = patient.only("grants", DATABASE_URL=stranger.url)
     assert "may make no temporary table" in found.seen
     assert found.advice == f"as the owner: GRANT TEMPORARY ON DATABASE {name} TO {role}"
-    patient.database.execute(found.advice.removeprefix("as the owner: "))
+    patient.paste(found.advice.removeprefix("as the owner: "))
 
-    patient.database.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+    patient.database.execute(f'REVOKE USAGE ON SCHEMA "{SCHEMA}" FROM {role}')
     closed = patient.trouble(DATABASE_URL=stranger.url)
     assert closed["migrations"][0].verdict == "unknown"
-    assert "permission denied for schema public" in closed["migrations"][0].seen
-    patient.database.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+    assert "permission denied for schema Shop_1" in closed["migrations"][0].seen
+    patient.database.execute(f'GRANT USAGE ON SCHEMA "{SCHEMA}" TO {role}')
 
 
 def test_row_security_hides_rows(patient: Ward, stranger: Database) -> None:
@@ -94,7 +94,7 @@ def test_row_security_hides_rows(patient: Ward, stranger: Database) -> None:
     (finding,) = found["grants"]
     patient.database.execute("ALTER TABLE orders_inbox DISABLE ROW LEVEL SECURITY")
     assert "row security hides rows of orders_inbox" in finding.seen
-    assert finding.advice.startswith("CREATE POLICY listener ON orders_inbox TO stranger_of_")
+    assert finding.advice.startswith('CREATE POLICY listener ON "Shop_1".orders_inbox TO stranger_of_')
 
 
 def test_a_question_that_may_not_be_asked_is_not_passed_over(patient: Ward, stranger: Database) -> None:
@@ -122,7 +122,7 @@ def test_other_roles_sessions_cannot_be_seen(patient: Ward, stranger: Database) 
 
 
 def test_everybody_may_create(patient: Ward) -> None:
-    patient.database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    patient.database.execute(f'GRANT CREATE ON SCHEMA "{SCHEMA}" TO PUBLIC')
     found = patient.only("grants")
     assert found.verdict == "warn"
     patient.cured_by(found.advice)
@@ -145,8 +145,8 @@ def test_a_trigger_is_missing(patient: Ward) -> None:
     assert "trigger sync_runs_retry on sync_runs is missing" in found.seen
     statement, _, rest = found.advice.partition("; ")
     assert rest == "then run `listener migrate`"
-    patient.database.execute(statement)
-    assert migrate(patient.database.url, "public").applied == ("triggers/sync_runs_retry.sql",)
+    patient.paste(statement)
+    assert migrate(patient.database.url, SCHEMA).applied == ("triggers/sync_runs_retry.sql",)
     assert patient.trouble() == {}
 
 
@@ -192,7 +192,7 @@ def test_an_index_is_half_built(patient: Ward) -> None:
         execute("CREATE UNIQUE INDEX CONCURRENTLY one_name ON import_files (name)")
     found = patient.only("indexes")
     assert "index one_name on import_files is invalid" in found.seen
-    assert found.advice == "REINDEX INDEX CONCURRENTLY one_name"
+    assert found.advice == 'REINDEX INDEX CONCURRENTLY "Shop_1".one_name'
     execute("DELETE FROM import_files")
     patient.cured_by(found.advice)
     execute("DROP INDEX one_name")

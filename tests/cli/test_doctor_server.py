@@ -10,13 +10,13 @@ from conftest import Server, fresh_database
 from e2e.proxy import Proxy
 from e2e.test_pgbouncer import PROGRAM, running
 
-from cli.ward import Ward
+from cli.ward import SCHEMA, Ward
 from listener.cli.doctor import examination
 from listener.cli.doctor.examination import CHECKS, Examination, _unmade
 from listener.cli.doctor.finding import Case, Finding, Verdict
 from listener.cli.doctor.server import judge_version
 from listener.core.errors import DatabaseError
-from listener.db.migrate import status
+from listener.db.migrate import migrate, status
 from listener.db.trouble import explained
 
 pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
@@ -84,9 +84,10 @@ def test_the_pool_is_asked_for_as_well(patient: Ward) -> None:
     assert first.advice == "create it (createdb), or correct DATABASE_URL"
 
 
-def test_two_addresses_of_two_databases(patient: Ward, server: Server, template: str) -> None:
+def test_two_addresses_of_two_databases(patient: Ward, server: Server) -> None:
     """What the service's start would call a pooler is told as it is, and by `listener run` too."""
-    with fresh_database(server, template) as other:
+    with fresh_database(server) as other:
+        migrate(other.url, SCHEMA)
         found = patient.trouble(DATABASE_URL=other.url, LISTENER_DIRECT_URL=patient.database.url)
     assert list(found) == ["addresses", "pooler"]
     for check in found.values():
@@ -100,7 +101,8 @@ def test_a_role_that_only_reads_is_told_once(patient: Ward) -> None:
     """Not each privilege that it lacks, and not each refusal."""
     role = f"reader_of_{patient.database.name}"
     patient.database.execute(
-        f"CREATE ROLE {role} LOGIN; GRANT pg_monitor TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+        f'CREATE ROLE {role} LOGIN; GRANT pg_monitor TO {role}; GRANT USAGE ON SCHEMA "{SCHEMA}" TO {role};'
+        f' GRANT SELECT ON ALL TABLES IN SCHEMA "{SCHEMA}" TO {role}'
     )
     try:
         parts = urlsplit(patient.database.url)
@@ -148,7 +150,7 @@ def test_a_preset_that_we_override_is_no_trouble(patient: Ward, preset: str) -> 
     name = patient.database.name
     patient.database.execute(f"ALTER DATABASE {name} SET {preset.format(name=name)}")
     found = patient.trouble()
-    files = status(patient.database.url, "public")
+    files = status(patient.database.url, SCHEMA)
     patient.database.execute(f"ALTER DATABASE {name} RESET ALL")
     assert found == {}
     assert all(isinstance(file.applied_at, datetime) for file in files)
@@ -161,8 +163,8 @@ def test_a_check_that_breaks_takes_no_other_along(patient: Ward, monkeypatch: py
     usual = patient.examine()
     monkeypatch.setattr(examination, "CHECKS", {**CHECKS, "sequences": breaks})
     found = patient.examine()
-    assert found.findings[6].verdict == "unknown"
-    assert found.findings[6].seen == "the check itself broke: ZeroDivisionError: by nought"
+    assert found.findings[8].verdict == "unknown"
+    assert found.findings[8].seen == "the check itself broke: ZeroDivisionError: by nought"
     assert [each.check for each in found.findings] == [each.check for each in usual.findings]
     assert not found.is_well
 
@@ -193,13 +195,15 @@ def test_a_sequence_is_behind(patient: Ward) -> None:
 def test_two_addresses_with_two_roles(patient: Ward, server: Server) -> None:
     """The role of the pool has its own privileges, and those are what claims and settles need."""
     role, (name,) = f"poor_of_{patient.database.name}", patient.database.execute("SELECT current_user")[0]
-    patient.database.execute(f"CREATE ROLE {role} LOGIN; GRANT pg_monitor TO {role}")
+    patient.database.execute(
+        f'CREATE ROLE {role} LOGIN; GRANT pg_monitor TO {role}; GRANT USAGE ON SCHEMA "{SCHEMA}" TO {role}'
+    )
     try:
         parts = urlsplit(patient.database.url)
         url = urlunsplit(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}"))
         found = patient.trouble(DATABASE_URL=url, LISTENER_DIRECT_URL=patient.database.url)
     finally:
-        patient.database.execute(f"DROP ROLE {role}")
+        patient.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
     assert [each.verdict for each in found["addresses"]] == ["warn"]
     assert f"the pool comes as {role}, the session as {name}" in found["addresses"][0].seen
     assert [each.verdict for each in found["grants"]] == ["fail"]
@@ -267,8 +271,9 @@ def test_a_proxy_is_in_between(patient: Ward) -> None:
 
 
 @pytest.mark.skipif(not PROGRAM.exists(), reason=f"no {PROGRAM}: apt-get install pgbouncer")
-def test_a_transaction_pooler_in_place_of_the_session(patient: Ward, server: Server, template: str) -> None:
-    with fresh_database(server, template) as copy, running(copy) as bouncer:
+def test_a_transaction_pooler_in_place_of_the_session(patient: Ward, server: Server) -> None:
+    with fresh_database(server) as copy, running(copy) as bouncer:
+        migrate(copy.url, SCHEMA)
         found = patient.trouble(DATABASE_URL=bouncer.url)["pooler"]
         through = patient.trouble(DATABASE_URL=bouncer.url, LISTENER_DIRECT_URL=copy.url)
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an ad
 
 @pytest.fixture
 def open_transaction(patient: Ward) -> Iterator[psycopg.Connection[Any]]:
-    conn = psycopg.connect(patient.database.url, application_name="a report")
+    conn = patient.database.connect(application_name="a report", autocommit=False)
     conn.execute("SELECT count(*) FROM orders_inbox")
     yield conn
     conn.close()
@@ -64,7 +64,7 @@ def test_a_transaction_that_is_blocked_names_the_blocker(
 ) -> None:
     held_by = open_transaction.info.backend_pid
     open_transaction.execute("LOCK TABLE webhook_events IN SHARE MODE")
-    with psycopg.connect(patient.database.url, application_name="a writer") as writer:
+    with patient.database.connect(application_name="a writer", autocommit=False) as writer:
         pid = writer.info.backend_pid
         waiting = threading.Thread(target=writer.execute, args=["LOCK TABLE webhook_events IN EXCLUSIVE MODE"])
         waiting.start()
@@ -80,7 +80,7 @@ def test_a_transaction_that_is_blocked_names_the_blocker(
 
 
 def test_a_prepared_transaction_was_forgotten(patient: Ward) -> None:
-    with psycopg.connect(patient.database.url) as conn:
+    with patient.database.connect(application_name="", autocommit=False) as conn:
         conn.execute("INSERT INTO orders_inbox (order_number) VALUES ('prepared')")
         conn.execute("PREPARE TRANSACTION 'it''s'")
     found = patient.only("prepared", long_s=0)
@@ -89,7 +89,7 @@ def test_a_prepared_transaction_was_forgotten(patient: Ward) -> None:
 
 
 def test_a_listener_sits_in_a_transaction(patient: Ward) -> None:
-    with psycopg.connect(patient.database.url) as conn:
+    with patient.database.connect(application_name="", autocommit=False) as conn:
         conn.execute("LISTEN listener_wake")
         conn.commit()
         conn.execute("SELECT 1")
@@ -127,7 +127,7 @@ def other(bad_server: Cluster, patient: Ward) -> Iterator[Ward]:
     server = Server(bad_server.url())
     with fresh_database(server) as database:
         migrate(database.url, "public")
-        yield Ward(database, patient.api, patient.environ | {"DATABASE_URL": database.url})
+        yield Ward(database, patient.api, patient.environ | {"DATABASE_URL": database.url, "LISTENER_SCHEMA": "public"})
     server.close()
 
 
@@ -156,7 +156,7 @@ def test_replicated_rows_fire_no_trigger(other: Ward) -> None:
     assert [each.seen for each in found["bypasses"]] == [
         "subscription orders into orders_inbox: replicated rows fire no ordinary trigger, and wait for the safety poll"
     ]
-    assert found["bypasses"][0].advice == "ALTER TABLE orders_inbox ENABLE ALWAYS TRIGGER orders_inbox_inserted"
+    assert found["bypasses"][0].advice == "ALTER TABLE public.orders_inbox ENABLE ALWAYS TRIGGER orders_inbox_inserted"
 
 
 def test_a_logical_slot_holds_vacuum_back(other: Ward) -> None:
@@ -205,7 +205,7 @@ def test_the_command_prints_a_table_and_ends_with_1(patient: Ward) -> None:
     assert lines[-1].startswith(f"not well: {len(CHECKS) - 2} ok, 1 warnings, 1 failed, 0 could not be made; ")
     at = next(n for n, line in enumerate(lines) if line.startswith("FAIL"))
     assert lines[at].split()[:4] == ["FAIL", "triggers", "trigger", "sync_runs_inserted"]
-    assert lines[at + 1].strip() == "→ ALTER TABLE sync_runs ENABLE TRIGGER sync_runs_inserted"
+    assert lines[at + 1].strip() == '→ ALTER TABLE "Shop_1".sync_runs ENABLE TRIGGER sync_runs_inserted'
     told = json.loads(plain.stdout)
     assert told["well"] is False
     assert [each["advice"] for each in told["findings"] if each["verdict"] == "fail"] == [lines[at + 1].strip()[2:]]

@@ -14,7 +14,7 @@ import pytest
 from e2e.service import clean_environ
 from queues import lease
 
-from cli.ward import Ward
+from cli.ward import SCHEMA, Ward
 from listener.cli.rollout import STAGES, Criterion, judge, read_exposition
 from listener.cli.rollout import check as check_command
 from listener.core.errors import ConfigError
@@ -255,7 +255,7 @@ def test_the_command(gone_well: Ward) -> None:
             timeout=60,
         )
 
-    with metrics() as url, lease(gone_well.database, 3):
+    with metrics() as url, lease(gone_well.database, 3, schema=SCHEMA):
         good = run("--stage", "2", "--hours", "2", "--metrics", url)
         bad = run("--plan", "three-week", "--stage", "2", "--metrics", url, "--json")
     assert good.returncode == 0, good.stdout + good.stderr

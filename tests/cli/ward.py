@@ -2,18 +2,30 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import psycopg
 import pytest
-from conftest import Database, Server, fresh_database
+from conftest import APPLICATION_NAME, Database, Server, fresh_database
+from login import Login
 from sandbox.server import Client, serving
 
 from listener.cli.doctor.examination import Examination, examine
 from listener.cli.doctor.finding import Finding
 from listener.config.environment import Environment, load_environment
+
+#: Not on the search_path of whoever pastes a cure, its name needs quotes.
+SCHEMA = "Shop_1"
+
+
+class Room(Database):
+    """What a test does by itself, it does in the installation's schema."""
+
+    def connect(self, *, as_service: bool = False, **options: Any) -> psycopg.Connection:
+        return super().connect(as_service=as_service, **{"options": '-c search_path="Shop_1"', **options})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +67,24 @@ class Ward:
     def cured_by(self, advice: str) -> None:
         """Do what the advice says; nothing must be left of the trouble."""
         for statement in advice.split("; "):
-            self.database.execute(statement)
+            self.paste(statement)
         assert self.trouble() == {}
+
+    def paste(self, statement: str) -> None:
+        """Run a statement as somebody does who knows of no schema."""
+        with psycopg.connect(self.database.url, autocommit=True, application_name=APPLICATION_NAME) as conn:
+            conn.execute(statement)
 
 
 @contextmanager
-def ward(server: Server, template: str) -> Iterator[Ward]:
-    with fresh_database(server, template) as database, serving() as api:
+def ward(server: Server, login: Login | None = None) -> Iterator[Ward]:
+    login = login or Login()
+    with fresh_database(server) as bare, closing(Room(server, bare.name)) as database, serving() as api:
+        login.install(database.url, SCHEMA)
         host, port = api.address
         environ = {
-            "DATABASE_URL": database.url,
+            "DATABASE_URL": login.url(database.url),
+            "LISTENER_SCHEMA": SCHEMA,
             "SHIPSTATION_API_KEY": "sandbox-key",
             "SHIPSTATION_API_SECRET": "sandbox-secret",
             "SHIPSTATION_BASE_URL": f"http://{host}:{port}",
@@ -76,7 +96,7 @@ def ward(server: Server, template: str) -> Iterator[Ward]:
 
 
 @pytest.fixture(scope="module")
-def patient(server: Server, template: str) -> Iterator[Ward]:
-    with ward(server, template) as here:
+def patient(server: Server) -> Iterator[Ward]:
+    with ward(server) as here:
         yield here
         assert here.trouble() == {}, "a test has left something broken"

@@ -5,6 +5,7 @@ The books of the migrations say what was run; somebody may have changed it since
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from listener.cli.doctor.finding import Case, Finding, fail, ok, warn
@@ -18,12 +19,14 @@ Thing = Mapping[str, Any]
 async def definitions(case: Case) -> list[Finding]:
     """Everything that the SQL files make is there, and as they make it."""
     wanted = catalogue()
-    problems = list(differences(wanted, await case.patient.ask("definitions")))
+    schema = (await case.patient.ask("server"))[0]["schema"]
+    found = await case.patient.ask("definitions")
+    problems = [replace(each, advice=each.advice.replace("@.", f"{schema}.")) for each in differences(wanted, found)]
     return problems or [ok(f"{len(wanted)} functions, triggers, columns and keys are as the SQL files make them")]
 
 
 def differences(wanted: Sequence[Thing], found: Sequence[Thing]) -> Iterator[Finding]:
-    """Compare what there should be with what there is. Pure.
+    """Compare what there should be with what there is; the advice has @ for the schema. Pure.
 
     What the older scripts' tables brought along (`is_ours` is false) keeps its types; it needs the columns and their
     keys, and orders_inbox, into which people insert, its defaults. What is there besides is nobody's business. A

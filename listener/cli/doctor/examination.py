@@ -15,6 +15,7 @@ from listener.cli.doctor import rows, schema, server, sessions
 from listener.cli.doctor.api import credentials_work
 from listener.cli.doctor.definitions import definitions
 from listener.cli.doctor.finding import Case, Check, Finding, Verdict
+from listener.cli.doctor.roles import owners, roles
 from listener.cli.doctor.settings import settings
 from listener.config.environment import Environment, load_environment
 from listener.core.errors import DatabaseError, ListenerError, Unreachable
@@ -33,6 +34,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "version": server.version,
         "migrations": schema.migrations,
         "grants": schema.grants,
+        "owners": owners,
+        "roles": roles,
         "definitions": definitions,
         "sequences": rows.sequences,
         "triggers": schema.triggers,
@@ -58,6 +61,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 NEED_SCHEMA = frozenset(
     {
         "grants",
+        "owners",
+        "roles",
         "definitions",
         "sequences",
         "triggers",
