@@ -51,25 +51,25 @@ DELETE FROM listener_migrations WHERE name = {name};
 -- the older scripts are taken over as they are. made_by: the file that makes ours; null = the books themselves.
 SELECT c.relname::text AS relation, o.made_by, CASE WHEN c.relkind = 'r' THEN lacks.names END AS lacks
 FROM (VALUES
-    ('listener_migrations', NULL, '{name, kind, checksum, applied_at}'),
-    ('orders_inbox', 'migrations/0002_orders_inbox.sql', '{}'),
-    ('configuration_params', 'migrations/0003_configuration.sql', '{param_key, param_value}'),
-    ('configuration_history', 'migrations/0003_configuration.sql', '{param_key, old_value, new_value, changed_at, changed_by}'),
-    ('polling_state', 'migrations/0004_polling.sql', '{id}'),
-    ('polling_metrics', 'migrations/0004_polling.sql', '{workflow_name, check_timestamp, record_count, action_taken, duration_ms}'),
-    ('api_budgets', 'migrations/0005_api_budgets.sql', '{connector, account, call_limit, window_s, remaining}'),
-    ('listener_queues', 'migrations/0009_queues.sql', '{name, table_schema, table_name, key_column, key_type}'),
-    ('import_files', 'migrations/0011_import_files.sql', '{id, status, claim_id, source, sha256}'),
-    ('sync_runs', 'migrations/0012_sync_runs.sql', '{id, status, claim_id, connector, account, reason}'),
-    ('shipstation_orders', 'migrations/0013_shipstation_state.sql', '{account, order_id, order_key, order_status}'),
-    ('shipstation_parcels', 'migrations/0013_shipstation_state.sql', '{account, kind, parcel_id, order_id}'),
-    ('sync_quarantine', 'migrations/0014_sync_quarantine.sql', '{account, list, place, error}'),
-    ('webhook_events', 'migrations/0015_webhook_events.sql', '{connector, account, dedupe_key, body}')
+    ('listener_migrations', NULL, 'name kind checksum applied_at'),
+    ('orders_inbox', 'migrations/0002_orders_inbox.sql', ''),
+    ('configuration_params', 'migrations/0003_configuration.sql', 'param_key param_value'),
+    ('configuration_history', 'migrations/0003_configuration.sql', 'param_key old_value new_value changed_at changed_by'),
+    ('polling_state', 'migrations/0004_polling.sql', 'id'),
+    ('polling_metrics', 'migrations/0004_polling.sql', 'workflow_name check_timestamp record_count action_taken duration_ms'),
+    ('api_budgets', 'migrations/0005_api_budgets.sql', 'connector account call_limit window_s remaining'),
+    ('listener_queues', 'migrations/0009_queues.sql', 'name table_schema table_name key_column key_type'),
+    ('import_files', 'migrations/0011_import_files.sql', 'id status claim_id source sha256'),
+    ('sync_runs', 'migrations/0012_sync_runs.sql', 'id status claim_id connector account reason'),
+    ('shipstation_orders', 'migrations/0013_shipstation_state.sql', 'account order_id order_key order_status'),
+    ('shipstation_parcels', 'migrations/0013_shipstation_state.sql', 'account kind parcel_id order_id'),
+    ('sync_quarantine', 'migrations/0014_sync_quarantine.sql', 'account list place error'),
+    ('webhook_events', 'migrations/0015_webhook_events.sql', 'connector account dedupe_key body')
 ) AS o (relation, made_by, columns)
 JOIN pg_catalog.pg_class AS c ON c.relname = o.relation
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = %(schema)s
 CROSS JOIN LATERAL (
-    SELECT array_agg(w.name ORDER BY w.place) AS names FROM unnest(o.columns::text[]) WITH ORDINALITY AS w (name, place)
+    SELECT array_agg(w.name ORDER BY w.place) AS names FROM unnest(string_to_array(o.columns, ' ')) WITH ORDINALITY AS w (name, place)
     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = w.name AND a.attnum > 0 AND NOT a.attisdropped)
 ) AS lacks
 WHERE c.relkind NOT IN ('r', 'p') OR lacks.names IS NOT NULL
