@@ -20,10 +20,11 @@ from listener.core.events import Bus, Checked, ConfigLoaded, Event, OperationEnd
 from listener.core.queue import Limits
 from listener.db.applied import verify_async, verify_granted
 from listener.db.configuration import read_configuration
-from listener.db.polling import PollingLog, SurveyStatement
+from listener.db.polling_metrics import PollingLog
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.db.session import probe
+from listener.db.survey import SurveyStatement
 from listener.db.watch import WatchConnection, announce, read_peers
 from listener.engine.assignment import Assignment
 from listener.engine.completer import Completer
@@ -31,6 +32,7 @@ from listener.engine.configuration import Configuration
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.executor import Executor
 from listener.engine.polling_metrics import PollingMetrics
+from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
 from listener.engine.supervisor import Supervisor, Worker
 from listener.engine.survey import Survey
@@ -76,8 +78,7 @@ class Process:
         self._accounts = accounts
         self._serves, self._sets_log = serves, log is None
         self._log = logs.own() if log is None else log
-        self._prepare = prepare
-        self._most = most
+        self._prepare, self._most = prepare, most
         self._workflows = workflows or {}
         self._dispatchers: list[Dispatcher] = []
         self._modes: dict[str, tuple[bool, bool, float]] = {}
@@ -105,7 +106,8 @@ class Process:
         self.configuration = Configuration(lambda: read_configuration(self.pool), self.bus.publish)
         self.configuration.on_change(self._announce)
         self.slots = Slots(lambda: most(self.live), place=lambda queue: self.live.priority(queue))  # noqa: PLW0108
-        self._survey = Survey(SurveyStatement(self.pool).read, self.bus.publish)
+        self._rescuer = Rescuer(self.bus.publish)
+        self._survey = Survey(SurveyStatement(self.pool).read)
 
     @property
     def live(self) -> LiveConfig:
@@ -193,6 +195,7 @@ class Process:
         )
         self.tables.append(table)
         self._dispatchers.append(dispatcher)
+        self._rescuer.add(table, lambda: limits(self.live).timeout_s)
         self._survey.add(dispatcher, lambda: limits(self.live).timeout_s)
         self.configuration.on_change(self._follower(name, limits, wake, executor))
         self.supervisor.add(Worker(dispatcher=dispatcher, completer=completer))
@@ -230,7 +233,7 @@ class Process:
             lambda: announce(self.pool),
             lambda: read_peers(self.pool),
             lambda: WatchConnection.open(direct_url, schema=self.env.schema_name),
-            self._survey.rescue,
+            self._rescuer.rescue,
             self.bus.publish,
             on_change=look,
         )
@@ -238,6 +241,7 @@ class Process:
             self.pool,
             direct_url,
             self.slots,
+            self._rescuer,
             self._survey,
             watch,
             self.bus.publish,

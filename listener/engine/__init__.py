@@ -2,6 +2,6 @@
 
 One way, no back and forth: `wake` says look, `dispatcher` claims no more than free slots, `executor` runs the handler,
 `completer` writes many outcomes in one fenced UPDATE. `survey` asks, with each safety poll, for all queues at once
-whether there is anything to do, and frees the rows of the dead; `supervisor` holds the session whose life all this is
-bound to.
+whether there is anything to do; `rescuer` frees the rows of the dead; `supervisor` holds the session whose life all
+this is bound to.
 """

@@ -155,13 +155,13 @@ class Dispatcher:
         if self._found is not Found.NOTHING or self._troubles or not self._limits().enabled:
             return False
         try:
-            finding, duration_s = await self._survey.ask(self.name, every_s=self._poll_s())
+            todo, duration_s = await self._survey.ask(self.name, every_s=self._poll_s())
         except DatabaseError:  # told by the safety poll; whether it is this queue's own our look will show
             return False
-        if finding.next_due_s == 0 or self._has_strays or (self.asks_bell() and not finding.has_bell):
+        if todo.next_due_s == 0 or self._has_strays or (self.asks_bell() and not todo.has_bell):
             return False
-        if finding.next_due_s is not None:
-            self.wake.ring_in(max(finding.next_due_s, 0.001))
+        if todo.next_due_s is not None:
+            self.wake.ring_in(max(todo.next_due_s, 0.001))
         self._publish(Checked(queue=self.name, claimed=0, waiting=0, duration_s=duration_s))
         return True
 

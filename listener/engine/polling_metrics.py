@@ -12,7 +12,7 @@ from listener.core.errors import DatabaseError
 from listener.core.events import Checked, Event, MetricsCleaned, Publish, Trouble
 from listener.core.retry import Backoff
 from listener.core.tally import Tally
-from listener.db.polling import PollingLog
+from listener.db.polling_metrics import PollingLog
 
 WRITE_EVERY_S = 1.0
 # Checks that found nothing: a row for each would be most of what an idle process writes.

@@ -33,6 +33,7 @@ from listener.engine.completer import Completer
 from listener.engine.configuration import Configuration
 from listener.engine.crew import Crew
 from listener.engine.dispatcher import Dispatcher
+from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
 from listener.engine.survey import Survey
 from listener.engine.watch import Watch
@@ -64,6 +65,7 @@ class Supervisor:
         pool: Pool,
         direct_url: str,
         slots: Slots,
+        rescuer: Rescuer,
         survey: Survey,
         watch: Watch,
         publish: Publish,
@@ -81,6 +83,7 @@ class Supervisor:
         self._direct_url = direct_url
         self._workers: dict[str, Worker] = {}
         self._slots = slots
+        self._rescuer = rescuer
         self._survey = survey
         self._watch = watch
         self._publish = publish
@@ -95,9 +98,6 @@ class Supervisor:
         self._stopping = anyio.Event()
         self._hurrying = anyio.Event()
         self._is_releasing = False
-
-    def _is_awaited(self, error: ListenerError) -> bool:
-        return self.awaits_migration and isinstance(error, Unmigrated | Ungranted)
 
     def add(self, worker: Worker) -> None:
         """Work on a queue too; before the first connect or while `verify` runs."""
@@ -124,7 +124,8 @@ class Supervisor:
             error = await self._live()
             if error is None:
                 break
-            if not self._has_connected and is_final(error) and not self._is_awaited(error):
+            is_awaited = self.awaits_migration and isinstance(error, Unmigrated | Ungranted)
+            if not self._has_connected and is_final(error) and not is_awaited:
                 raise error
             await self._wait_to_reconnect(error)
         self.state, self.detail = "stopped", "stopped"
@@ -188,13 +189,9 @@ class Supervisor:
                 for worker in self._workers.values():
                     await worker.completer.flush()
             if self._is_releasing:
-                await self._tell_others(session)
+                for worker in self._workers.values():  # rows of cancelled handlers were given back: no trigger tells
+                    await worker.dispatcher.table.ring(session)
             scope.cancel_scope.cancel("all work is settled")
-
-    async def _tell_others(self, session: Session) -> None:
-        """Handlers were cancelled and their rows given back, which no trigger announces."""
-        for worker in self._workers.values():
-            await worker.dispatcher.table.ring(session)
 
     async def _until_lost(self, work: Callable[[], Awaitable[None]]) -> None:
         """Show a loss when it is found: statements under way may take seconds to end before we reconnect."""
@@ -212,9 +209,10 @@ class Supervisor:
         await self._verify()
         await session.self_test(self._pool)
         await self._configuration.reload()
-        await self._survey.rescue()
+        await self._rescuer.rescue()
         self._survey.begin(session.key)
-        self._has_connected, self._failures, self._former = True, 0, None
+        self._has_connected, self.awaits_migration = True, False
+        self._failures, self._former = 0, None
         self.state, self.detail = "connected", f"session {session.key}"
         recovered_s = None if self._lost_at is None else time.monotonic() - self._lost_at
         self._lost_at = None
@@ -235,14 +233,18 @@ class Supervisor:
         while True:
             await self._survey.until_poll(self._configuration)
             await session.check()
-            if not await self._survive(self._survey.poll(self._configuration)):
+            if not await self._survive(self._poll()):
                 await session.check()
                 # each by itself: rows of the dead are given back also while the configuration cannot be read
                 await self._survive(self._configuration.reload())
-                await self._survive(self._survey.rescue())
+                await self._survive(self._rescuer.rescue())
             if anyio.current_time() >= next_self_test and not self._slots.active:
                 await self._survive(session.self_test(self._pool))
                 next_self_test = anyio.current_time() + SELF_TEST_EVERY_S
+
+    async def _poll(self) -> None:
+        if stranded := await self._survey.poll(self._configuration):
+            await self._rescuer.rescue(stranded)
 
     async def _survive(self, chore: Awaitable[object]) -> bool:
         try:

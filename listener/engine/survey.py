@@ -2,7 +2,6 @@
 
 While there is not, that is all that is asked. Each queue's claim, rescue and look for strays by themselves, under their
 names, and the read of the configuration were 1.4 statements a second in an idle process with three queues (measured).
-Also gives back the rows of sessions that are gone.
 """
 
 import random
@@ -14,12 +13,12 @@ from typing import Protocol, TypeAlias
 import anyio
 
 from listener.core.errors import DatabaseError
-from listener.core.events import Publish, Rescued
-from listener.db.polling import Finding, Findings, Question
 from listener.db.queue import QueueTable
+from listener.db.survey import Question, Surveyed, Todo
 from listener.engine.configuration import Configuration
+from listener.engine.rescuer import stale_s
 
-Read: TypeAlias = Callable[[int, Sequence[Question]], Awaitable[Findings]]
+Read: TypeAlias = Callable[[int, Sequence[Question]], Awaitable[Surveyed]]
 
 # An answer to a question that was asked this long before ours is one to ours, too: polls that fall into one moment.
 _SHARED_S = 1.0
@@ -55,15 +54,20 @@ class _Queue:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     began_at: float
-    content: Findings | DatabaseError
+    content: Surveyed | DatabaseError
+
+    def opened(self) -> Surveyed:
+        """Return what was found. Raises what was met instead."""
+        if isinstance(self.content, DatabaseError):
+            raise self.content
+        return self.content
 
 
 class Survey:
-    """Looks over all queues that were added. Its rescue is idempotent, so any number of processes may do it at once."""
+    """Asks for all queues that were added, at moments in which their polls fall together."""
 
-    def __init__(self, read: Read, publish: Publish) -> None:
+    def __init__(self, read: Read) -> None:
         self._read = read
-        self._publish = publish
         self._queues: list[_Queue] = []
         self._session_key = 0
         self._began_at, self._phase = 0.0, 0.0
@@ -87,54 +91,36 @@ class Survey:
         passed = floor((after + _EARLY_S - self._began_at) / every_s + self._phase)
         return self._began_at + (passed + 1 - self._phase) * every_s
 
-    async def ask(self, queue: str, *, every_s: float) -> tuple[Finding, float]:
+    async def ask(self, queue: str, *, every_s: float) -> tuple[Todo, float]:
         """Return what there is to do in a queue, and the seconds that it took to find out. Raises as `poll` does."""
-        answer = await self._ask(every_s)
-        return answer.queues[queue], answer.duration_s
+        surveyed = (await self._ask(every_s)).opened()
+        return surveyed.queues[queue], surveyed.duration_s
 
     async def until_poll(self, configuration: Configuration) -> None:
         """Wait for the process's own part of the next safety poll; a change of its interval counts at once."""
         now = anyio.current_time()
         await configuration.pause(lambda: self.next_poll(now, configuration.live.fast_polling_interval) - now)
 
-    async def poll(self, configuration: Configuration) -> None:
-        """Bring the configuration up to date and rescue, as far as there is anything to rescue.
+    async def poll(self, configuration: Configuration) -> list[str]:
+        """Bring the configuration up to date, and return the queues that have something to rescue.
 
         Raises Unreachable, DatabaseError; one table that cannot be read is enough.
         """
         if not self._queues:
             await configuration.reload()
-            return
-        findings = await self._ask(configuration.live.fast_polling_interval)
-        if self._latest is not None:
-            configuration.take(findings.configuration, read_at=self._latest.began_at)
-        await self.rescue([name for name, finding in findings.queues.items() if finding.has_stranded])
+            return []
+        answer = await self._ask(configuration.live.fast_polling_interval)
+        surveyed = answer.opened()
+        configuration.take(surveyed.configuration, read_at=answer.began_at)
+        return [name for name, todo in surveyed.queues.items() if todo.has_stranded]
 
-    async def rescue(self, names: Collection[str] | None = None) -> int:
-        """Rescue the stranded rows of the named queues, of all if None; the database rings for them. Returns how many.
-
-        Raises Unreachable, DatabaseError.
-        """
-        total = 0
-        for queue in self._queues:
-            table = queue.asker.table
-            if names is not None and table.queue.name not in names:
-                continue
-            count = await table.rescue(stale_s=stale_s(queue.timeout_s()))
-            if count:
-                self._publish(Rescued(queue=table.queue.name, count=count))
-            total += count
-        return total
-
-    async def _ask(self, every_s: float) -> Findings:
+    async def _ask(self, every_s: float) -> _Answer:
         asked_at = anyio.current_time()
         async with self._turn:
             latest = self._latest
             if latest is None or asked_at - latest.began_at > min(_SHARED_S, every_s / 2):
                 latest = self._latest = await self._answer()
-        if isinstance(latest.content, DatabaseError):
-            raise latest.content
-        return latest.content
+        return latest
 
     async def _answer(self) -> _Answer:
         began_at = anyio.current_time()
@@ -148,18 +134,12 @@ class Survey:
             for queue in self._queues
         ]
         try:
-            findings = await self._read(self._session_key, questions)
+            surveyed = await self._read(self._session_key, questions)
         except DatabaseError as error:  # who shares it must not wait for the same trouble again
             for queue in self._queues:
                 queue.asker.suspect_strays()
             return _Answer(began_at, error)
         for queue in self._queues:
-            if findings.queues[queue.asker.table.queue.name].has_strays:
+            if surveyed.queues[queue.asker.table.queue.name].has_strays:
                 queue.asker.suspect_strays()
-        return _Answer(began_at, findings)
-
-
-def stale_s(operation_timeout_s: float) -> float:
-    """Age at which a claim counts as stranded although its session lives: a handler is cancelled at the operation
-    timeout and needs a moment to settle; a tenth of the timeout more, at least 2 s."""
-    return operation_timeout_s + max(2.0, 0.1 * operation_timeout_s)
+        return _Answer(began_at, surveyed)

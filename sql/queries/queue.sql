@@ -174,7 +174,7 @@ WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
 (%(stale_s)s::float8[])[{number}]
 
 -- name: survey
--- What the safety poll asks about one queue; a part of the one statement that asks about all (`polling.sql`), where it
+-- What the safety poll asks about one queue; a part of the one statement that asks about all (`survey.sql`), where it
 -- is the {number}th. No locks. next_due_s: seconds until the first ready row is due, 0 = there is one that is due,
 -- null = there is none; hops like the claim, two index descents for each priority. has_stranded: `rescue` would give
 -- rows back. has_strays: rows are held by our session under a claim that is not in held. has_bell: a session that lives

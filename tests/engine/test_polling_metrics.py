@@ -10,7 +10,7 @@ from queues import open_pool
 from waiting import until_async
 
 from listener.core.events import Checked, Event, MetricsCleaned, Trouble
-from listener.db.polling import PollingLog
+from listener.db.polling_metrics import PollingLog
 from listener.engine.polling_metrics import PollingMetrics
 
 pytestmark = pytest.mark.anyio

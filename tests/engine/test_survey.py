@@ -17,9 +17,9 @@ from listener.core.errors import DatabaseError
 from listener.core.events import BellArmed, Checked, Event, Rescued, Trouble, Unannounced, Woke
 from listener.core.queue import Limits, Queue
 from listener.db.configuration import read_configuration
-from listener.db.polling import Findings, Question, SurveyStatement
 from listener.db.pool import Pool
 from listener.db.queue import Claim, Place, QueueTable
+from listener.db.survey import Question, Surveyed, SurveyStatement
 from listener.engine.configuration import Configuration
 from listener.engine.survey import Survey
 from listener.workflows.queues import UPLOAD
@@ -177,11 +177,11 @@ async def test_polls_of_one_moment_are_one_statement(database: Database) -> None
     async with open_pool(database) as pool:
         statement = SurveyStatement(pool)
 
-        async def read_(session_key: int, questions: Sequence[Question]) -> Findings:
+        async def read_(session_key: int, questions: Sequence[Question]) -> Surveyed:
             asked.append(questions)
             return await statement.read(session_key, questions)
 
-        survey = Survey(read_, lambda _event: None)
+        survey = Survey(read_)
         for name in ("upload", "other", "third"):
             survey.add(Bench(pool, Work(), queue=Queue(name=name, table="orders_inbox")).dispatcher, lambda: 300.0)
         survey.begin(SESSION)
@@ -197,13 +197,13 @@ async def test_polls_of_one_moment_are_one_statement(database: Database) -> None
 async def test_trouble_is_met_once_by_all_who_ask_in_its_moment(database: Database) -> None:
     asked = 0
 
-    async def fail(_session_key: int, _questions: Sequence[Question]) -> Findings:
+    async def fail(_session_key: int, _questions: Sequence[Question]) -> Surveyed:
         nonlocal asked
         asked += 1
         raise DatabaseError("away")
 
     async with open_pool(database) as pool:
-        survey = Survey(fail, lambda _event: None)
+        survey = Survey(fail)
         survey.add(Bench(pool, Work()).dispatcher, lambda: 300.0)
         survey.begin(SESSION)
         for _ in range(3):
@@ -226,12 +226,12 @@ async def test_the_process_polls_rescue_where_there_is_something_and_bring_the_c
         one.survey.begin(SESSION)
         live = configuration(pool, one.events)
         await live.reload()
-        await one.survey.poll(live)
+        await one.rescuer.rescue(await one.survey.poll(live))
         assert table.rescues == 0
         hold(database, key, DEAD)
         database.execute("UPDATE configuration_params SET param_value = '7' WHERE param_key = 'upload_concurrency'")
         one.survey.begin(SESSION)
-        await one.survey.poll(live)
+        await one.rescuer.rescue(await one.survey.poll(live))
         assert live.live.upload_concurrency == 7
     assert table.rescues == 1
     assert one.of(Rescued) == [Rescued(queue="upload", count=1)]
@@ -247,9 +247,9 @@ async def test_a_claim_is_stale_by_the_timeout_of_its_queue(database: Database, 
             await one.claim(1)
             database.execute("UPDATE orders_inbox SET claimed_at = now() - interval '100 s'")
             one.survey.begin(SESSION)
-            finding, _ = await one.survey.ask("upload", every_s=15.0)
-            assert finding.has_stranded == (status == "Pending")
-            assert await one.survey.rescue() == (status == "Pending")
+            todo, _ = await one.survey.ask("upload", every_s=15.0)
+            assert todo.has_stranded == (status == "Pending")
+            assert await one.rescuer.rescue() == (status == "Pending")
     assert read(database, key)["status"] == status
     assert one.events == ([Rescued(queue="upload", count=1)] if status == "Pending" else [])
 
@@ -272,13 +272,13 @@ async def test_it_knows_when_the_next_row_is_due(
         database.execute("UPDATE orders_inbox SET priority = %s WHERE id = %s", [priority, key])
     async with bench(database, Work()) as one:
         one.survey.begin(SESSION)
-        finding, _ = await one.survey.ask("upload", every_s=15.0)
-    assert finding.next_due_s == (due_s if not due_s else pytest.approx(due_s, abs=60))
+        todo, _ = await one.survey.ask("upload", every_s=15.0)
+    assert todo.next_due_s == (due_s if not due_s else pytest.approx(due_s, abs=60))
 
 
 @given(after_s=st.floats(0, 1e6), every_s=st.sampled_from([1.0, 15.0, 60.0, 300.0, 3600.0]))
 async def test_polls_fall_together_and_never_further_apart_than_their_interval(after_s: float, every_s: float) -> None:
-    survey = Survey(never, lambda _event: None)
+    survey = Survey(never)
     survey.begin(SESSION)
     after = anyio.current_time() + after_s
     poll_at = survey.next_poll(after, every_s)
@@ -287,5 +287,5 @@ async def test_polls_fall_together_and_never_further_apart_than_their_interval(a
     assert survey.next_poll((after + poll_at) / 2 - 0.01, every_s) == pytest.approx(poll_at) or poll_at - after < 0.05
 
 
-async def never(_session_key: int, _questions: Sequence[Question]) -> Findings:
+async def never(_session_key: int, _questions: Sequence[Question]) -> Surveyed:
     raise AssertionError

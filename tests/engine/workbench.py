@@ -17,15 +17,16 @@ from listener.core.job import Job, Settlement
 from listener.core.outcome import Done, Outcome
 from listener.core.queue import Limits, Queue
 from listener.core.retry import Backoff
-from listener.db.polling import SurveyStatement
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
 from listener.db.session import Session
+from listener.db.survey import SurveyStatement
 from listener.engine.bell import Bell
 from listener.engine.completer import Completer
 from listener.engine.crew import Crew
 from listener.engine.dispatcher import Dispatcher
 from listener.engine.executor import Executor, Handler
+from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
 from listener.engine.survey import Survey
 from listener.engine.wake import Wake
@@ -84,7 +85,8 @@ class Bench:
         self.table = table or QueueTable(pool, queue)
         self.slots = slots or Slots(lambda: 100)
         self.wake = Wake()
-        self.survey = Survey(SurveyStatement(pool).read, self.events.append)
+        self.rescuer = Rescuer(self.events.append)
+        self.survey = Survey(SurveyStatement(pool).read)
         self.completer = Completer(
             self.table,
             self.events.append,
@@ -115,6 +117,7 @@ class Bench:
             hears=lambda: self.hears,
             spares_writers=lambda: self.spares_writers,
         )
+        self.rescuer.add(self.table, lambda: self.limits.timeout_s)
         self.survey.add(self.dispatcher, lambda: self.limits.timeout_s)
 
     def of(self, kind: type[E]) -> list[E]:

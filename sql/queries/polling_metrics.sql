@@ -1,12 +1,4 @@
--- The safety poll: what it asks, and polling_metrics, where each queue's checks are summed.
-
--- name: survey_all
--- Everything that the safety poll asks, in one round trip for all queues: a row for each, see `survey` in queue.sql; the
--- first one brings the configuration along.
-SELECT queue.number, queue.next_due_s, queue.has_stranded, queue.has_strays, queue.has_bell,
-       configuration.version, configuration.keys, configuration."values"
-FROM ({queues}) AS queue LEFT JOIN ({configuration}) AS configuration ON queue.number = 1
-ORDER BY queue.number;
+-- polling_metrics: where each queue's checks are summed.
 
 -- name: write
 -- Not worth a wait for the disk: a row lost in a server crash is a second without a figure.

@@ -1,9 +1,9 @@
-"""The safety poll's statements: what it asks of all queues at once, and `polling_metrics`, which older reports read.
+"""The survey's statement: all that the safety poll asks, of all queues at once.
 
-Neither names its connection: it says in its first words what it is, and a name would be one more statement each time.
+It does not name its connection: it says in its first words what it is, and a name would be one more statement each
+time.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,21 +11,15 @@ from typing import Any
 
 from psycopg import sql
 
-from listener.core.tally import Tally
 from listener.db.configuration import Rows, rows_of
 from listener.db.pool import Pool
 from listener.db.queries import Statement, query, template
 from listener.db.queue import QueueTable
 from listener.db.session import lock_class_oid
 
-DAYS_TO_KEEP = 7
-# A statement that deletes more could hit the statement timeout, and would never get further.
-_MOST_ROWS = 10_000
 # A survey that takes longer waits for somebody's lock on one of the tables. Then each is asked by itself, so that the
 # others do not wait with it; the usual one takes a millisecond or two.
 _SURVEY_LIMIT_S = 2.0
-# What nobody waits for must not keep a process from ending whose database is away.
-_WRITE_LIMIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +34,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Todo:
     """What there is to do in one queue. next_due_s: seconds until its first ready row is due, 0 = one is due now,
     None = there is none. has_stranded: a rescue would give rows back. has_strays: our session holds rows of other
     claims than those that are held. has_bell: somebody has the doorbell on, None = not asked."""
@@ -52,10 +46,10 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class Surveyed:
     """A survey's answer: queue → what was found, the configuration's rows, and how long it took."""
 
-    queues: Mapping[str, Finding]
+    queues: Mapping[str, Todo]
     configuration: Rows
     duration_s: float
 
@@ -68,7 +62,7 @@ class SurveyStatement:
         self._tables: list[QueueTable] = []
         self._statement: Statement = b""
 
-    async def read(self, session_key: int, questions: Sequence[Question]) -> Findings:
+    async def read(self, session_key: int, questions: Sequence[Question]) -> Surveyed:
         """Ask. Raises Unreachable, DatabaseError: also when only one of the tables cannot be read."""
         started_s = perf_counter()
         self._compose([question.table for question in questions])
@@ -81,7 +75,7 @@ class SurveyStatement:
         }
         rows = await self._pool.run(self._statement, params, name=None, limit_s=_SURVEY_LIMIT_S)
         found = {
-            question.table.queue.name: Finding(
+            question.table.queue.name: Todo(
                 next_due_s=row["next_due_s"],
                 has_stranded=row["has_stranded"],
                 has_strays=row["has_strays"],
@@ -89,7 +83,7 @@ class SurveyStatement:
             )
             for question, row in zip(questions, rows, strict=True)
         }
-        return Findings(queues=found, configuration=rows_of(rows[0]), duration_s=perf_counter() - started_s)
+        return Surveyed(queues=found, configuration=rows_of(rows[0]), duration_s=perf_counter() - started_s)
 
     def _compose(self, tables: list[QueueTable]) -> None:
         if tables == self._tables:
@@ -99,40 +93,5 @@ class SurveyStatement:
             "queues": sql.SQL(" UNION ALL ").join(parts),
             "configuration": query("configuration", "configuration"),
         }
-        composed = template("polling", "survey_all", fields).as_bytes(None)
+        composed = template("survey", "survey_all", fields).as_bytes(None)
         self._statement, self._tables = b"/* order-listener survey */ " + composed, tables
-
-
-class PollingLog:
-    """The table's gateway. All raise Unreachable, DatabaseError."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def write(self, tallies: Mapping[str, Tally]) -> None:
-        """Write one row for each workflow: all checks of its tally. One statement, so all or none of them."""
-        rows = [
-            {
-                "workflow": workflow,
-                "claimed": tally.claimed,
-                "action": "skipped" if tally.skipped == tally.checks else "processed",
-                "duration_ms": round(tally.duration_s * 1000),
-                "checks": tally.checks,
-                "skipped": tally.skipped,
-                "longest_ms": round(tally.longest_s * 1000),
-            }
-            for workflow, tally in tallies.items()
-        ]
-        statement = sql.SQL("/* order-listener polling metrics */ ") + query("polling", "write")
-        await self._pool.run(statement, {"rows": json.dumps(rows)}, name=None, limit_s=_WRITE_LIMIT_S)
-
-    async def clean(self) -> int:
-        """Delete rows older than a week; returns how many."""
-        total = 0
-        while True:
-            params = {"days_to_keep": DAYS_TO_KEEP, "most": _MOST_ROWS}
-            rows = await self._pool.run(query("polling", "clean"), params, name="polling metrics clean-up")
-            deleted = int(rows[0]["deleted"])
-            total += deleted
-            if deleted < _MOST_ROWS:
-                return total
