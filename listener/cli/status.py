@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 
 from listener.cli.database import opened
 from listener.config.environment import Environment, load_environment
-from listener.core.errors import ConfigError
+from listener.core.errors import ConfigError, Ungranted
 from listener.db.attached import list_attached
 from listener.db.budgets import read_budgets
 from listener.db.imports import count_rejected
@@ -28,6 +28,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for 
     """Show queues, live sessions and connectors, from the database alone."""
     figures = anyio.run(_read, load_environment())
     print(json.dumps(figures, default=str) if as_json else _render(figures))
+    _tell_closed(figures["closed"])
 
 
 @cli.command()
@@ -61,31 +62,43 @@ def rescue(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
 ) -> None:
     """Give back the rows whose session is gone, as every running listener does by itself."""
-    found, left = anyio.run(_rescue, load_environment(), dry_run)
+    found, left, closed = anyio.run(_rescue, load_environment(), dry_run)
     if as_json:
-        print(json.dumps({"stranded": found, "left": left}, default=str))
+        print(json.dumps({"stranded": found, "left": left, "closed": closed}, default=str))
     else:
         for row in found:
             print(f"{row['queue']} {row['id']}: claimed {row['claimed_at']} by session {row['session']}, which is gone")
         print(f"{len(found) - left} of {len(found)} rows put back to Pending")
+    _tell_closed(closed)
     if left:
         raise typer.Exit(1)
 
 
-async def _rescue(env: Environment, is_dry: bool) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows of sessions that are gone, and how many of them are as they were."""
+def _tell_closed(closed: Mapping[str, str]) -> None:
+    """Name the queues that our role may not read; the others were done all the same. Exits with 1 for any."""
+    for queue, error in closed.items():
+        print(f"listener: {queue}: {error}", file=sys.stderr)
+    if closed:
+        raise typer.Exit(1)
+
+
+async def _rescue(env: Environment, is_dry: bool) -> tuple[list[dict[str, Any]], int, dict[str, str]]:
+    """Return the rows of sessions that are gone, how many of them are as they were, and why a queue was not seen."""
     found: list[dict[str, Any]] = []
-    left = 0
+    left, closed = 0, dict[str, str]()
     async with opened(env) as pool:
         for table in await _tables(pool):
-            rows = await table.stranded()
-            names = {"job_key": "id", "claimed_by": "session", "claimed_at": "claimed_at"}
-            found += [{"queue": table.queue.name, **{names[name]: row[name] for name in names}} for row in rows]
-            if rows and not is_dry:
-                await table.rescue()
-                rows = await table.stranded()  # those that somebody has locked
-            left += len(rows)
-    return found, left
+            try:
+                rows = await table.stranded()
+                names = {"job_key": "id", "claimed_by": "session", "claimed_at": "claimed_at"}
+                found += [{"queue": table.queue.name, **{names[name]: row[name] for name in names}} for row in rows]
+                left += len(rows)
+                if rows and not is_dry:
+                    await table.rescue()
+                    left += len(await table.stranded()) - len(rows)  # those that somebody has locked
+            except Ungranted as error:
+                closed[table.queue.name] = str(error)
+    return found, left, closed
 
 
 async def _tables(pool: Pool) -> list[QueueTable]:
@@ -95,10 +108,20 @@ async def _tables(pool: Pool) -> list[QueueTable]:
 
 
 async def _read(env: Environment) -> dict[str, Any]:
-    """Return queues, sessions, connectors and rejected orders. Raises Unreachable, DatabaseError, Unmigrated."""
+    """Return queues, those that our role may not read, sessions, connectors and rejected orders.
+
+    Raises Unreachable, DatabaseError, Unmigrated.
+    """
+    queues, closed = dict[str, Any](), dict[str, str]()
     async with opened(env) as pool:
+        for table in await _tables(pool):
+            try:
+                queues[table.queue.name] = asdict(await table.depth())
+            except Ungranted as error:
+                closed[table.queue.name] = str(error)
         return {
-            "queues": {table.queue.name: asdict(await table.depth()) for table in await _tables(pool)},
+            "queues": queues,
+            "closed": closed,
             "sessions": await read_live_sessions(pool),
             "connectors": await read_budgets(pool),
             "rejected": await count_rejected(pool),

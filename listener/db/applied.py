@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import tuple_row
+from psycopg.rows import dict_row, tuple_row
 
 from listener.core.errors import DatabaseError, Ungranted, Unmigrated
 from listener.db.files import SqlFile, schema_files
@@ -48,10 +48,11 @@ async def verify_async(conn: psycopg.AsyncConnection[Any], schema: str, files: S
 
 
 async def verify_granted(conn: psycopg.AsyncConnection[Any]) -> None:
-    """Raise Ungranted, with what to do, when our role lacks something that the service needs."""
-    async with conn.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(query("doctor", "grants"))
-        lacking = [f"{row[1]} on {row[0]}" for row in await cursor.fetchall()]
+    """Raise Ungranted, with what to do, when our role lacks something that the service needs, whatever is attached."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(query("doctor", "grants"), {})
+        rows = [row for row in await cursor.fetchall() if row["attached_in"] is None]
+    lacking = [f"{row['privilege']} on {row['object']}" for row in rows]
     if lacking:
         raise Ungranted(
             f"the role of {place_of(conn)} lacks {_names(lacking)}: run deploy/roles.sql after `listener migrate`"

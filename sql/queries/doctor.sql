@@ -8,19 +8,21 @@ SELECT current_setting('server_version_num')::integer AS version, current_settin
 
 -- name: grants
 -- What the service's role lacks: on tables and sequences, on functions of ours, on the schemas of attached tables.
+-- attached_in: the schema of the attached table that it is about; null = it is about ours.
 SELECT p.object, p.privilege, current_user AS role,
        format('GRANT %%s ON %%s %%s TO %%I', p.privilege, upper(p.kind),
-              coalesce((SELECT format('%%s.%%I', c.relnamespace::regnamespace, c.relname) FROM pg_catalog.pg_class AS c WHERE c.oid = p.relation), p.object), current_user) AS cure
+              coalesce((SELECT format('%%s.%%I', c.relnamespace::regnamespace, c.relname) FROM pg_catalog.pg_class AS c WHERE c.oid = p.relation), p.object), current_user) AS cure,
+       (SELECT q.table_schema FROM listener_queues AS q WHERE format('%%I.%%I', q.table_schema, q.table_name) = p.object) AS attached_in
 FROM listener_privileges() AS p
 WHERE p.role = 'runtime' AND NOT coalesce(
     CASE WHEN p.kind = 'sequence' THEN has_sequence_privilege(p.relation, p.privilege) ELSE has_table_privilege(p.relation, p.privilege) END, false)
 UNION ALL
 SELECT f.proname, 'EXECUTE', current_user,
-       format('GRANT EXECUTE ON FUNCTION %%I.%%I(%%s) TO %%I', current_schema(), f.proname, pg_get_function_identity_arguments(f.oid), current_user)
+       format('GRANT EXECUTE ON FUNCTION %%I.%%I(%%s) TO %%I', current_schema(), f.proname, pg_get_function_identity_arguments(f.oid), current_user), NULL
 FROM pg_catalog.pg_proc AS f JOIN listener_migrations AS m ON m.name = concat('functions/', f.proname, '.sql')
 WHERE f.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND NOT has_function_privilege(f.oid, 'EXECUTE')
 UNION ALL
-SELECT DISTINCT concat('schema ', q.table_schema), 'USAGE', current_user, format('GRANT USAGE ON SCHEMA %%I TO %%I', q.table_schema, current_user)
+SELECT DISTINCT concat('schema ', q.table_schema), 'USAGE', current_user, format('GRANT USAGE ON SCHEMA %%I TO %%I', q.table_schema, current_user), q.table_schema
 FROM listener_queues AS q JOIN pg_catalog.pg_namespace AS n ON n.nspname = q.table_schema WHERE NOT has_schema_privilege(n.oid, 'USAGE')
 ORDER BY 1, 2;
 

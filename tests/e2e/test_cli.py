@@ -640,12 +640,47 @@ def test_run_waits_for_its_grants_where_it_is_told_to(empty_database: Database, 
             assert service.get("/readyz")[0] == 503
             made.apply()
             service.wait_ready()
+            sessions = len(service.events("Session opened"))
+            with made.connect("owner") as owner:  # a table that another program works on, and is granted to nobody
+                owner.execute("CREATE TABLE bills (id bigint PRIMARY KEY); SELECT attach_queue('bills'::regclass)")
+            end_sessions(empty_database)
+            until(lambda: service.events("Session opened")[sessions:], deadline_s=30, what="another session")
+            service.wait_ready()
             assert service.stop() == 0
         finally:
             service.close()
+        service = commands.start(LISTENER_AWAIT_MIGRATION="true", DATABASE_URL=made.url("runtime"))
+        try:
+            service.wait_ready()
+            assert service.stop() == 0
+        finally:
+            service.close()
+        shown = commands.run("status", DATABASE_URL=made.url("runtime"))
+        assert [line.split()[0] for line in shown.stdout.splitlines()[1:4]] == ["upload", "import", "sync"]
+        assert re.match(r"bills: not permitted in .*permission denied for table bills", problem(shown, FAILED))
+        hold_stranded(empty_database)
+        given = commands.run("rescue", DATABASE_URL=made.url("runtime"))
+        assert given.stdout.splitlines()[-1] == "1 of 1 rows put back to Pending"
+        assert problem(given, FAILED).startswith("bills: not permitted in ")
     finally:
         for role in ROLES:
             empty_database.execute(f"DROP OWNED BY {made.name(role)} CASCADE; DROP ROLE {made.name(role)}")
+
+
+def end_sessions(database: Database) -> None:
+    """Cut the listeners' sessions."""
+    database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ '^order-listener session'"
+        " AND datname = current_database()"
+    )
+
+
+def hold_stranded(database: Database) -> None:
+    """Leave an order as a process that died in the middle of it does."""
+    database.execute(
+        "INSERT INTO orders_inbox (order_number, status, claim_id, claimed_by, claimed_at)"
+        " VALUES ('left', 'Processing', -1, 999999, now())"
+    )
 
 
 def refusals(service: Service, text: str) -> list[Any]:

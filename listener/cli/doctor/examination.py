@@ -152,11 +152,11 @@ async def _queues(patient: Patient) -> list[Queue]:
     """Our queues and the attached ones, without those whose schema we may not enter: the check of grants names it."""
     own = list(QUEUES.values())
     try:
-        closed = {row["object"] for row in await patient.ask("grants")}
+        closed = {row["attached_in"] for row in await patient.ask("grants") if row["privilege"] == "USAGE"}
         attached = [each.queue for each in await list_attached(patient.pool)]
     except DatabaseError:  # the check of grants names what is missing
         return own
-    return own + [queue for queue in attached if f"schema {queue.schema}" not in closed]
+    return own + [queue for queue in attached if queue.schema not in closed]
 
 
 def _why_not(name: str, findings: list[Finding]) -> str:
