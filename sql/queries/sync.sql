@@ -177,8 +177,8 @@ SET watermark = greatest(CASE WHEN state.watermark < now() + interval '10 minute
     cursor = excluded.cursor, updated_at = now();
 
 -- name: quarantine
--- Of two records that lie between the same two others, the query must go on finding the one that changed first: the earlier
--- start of each filter counts, as text, which is how the API's clock compares.
+-- Of two records that lie before the same other one, the query must go on finding both: the earlier start of each filter counts,
+-- as text, which is how the API's clock compares; a filter that one of them has no start for begins with the list.
 INSERT INTO sync_quarantine AS q (account, list, place, query, row, error)
 SELECT %(account)s, %(list)s, r.place, r.query, r.row, r.error
 FROM jsonb_to_recordset(%(entries)s::jsonb) AS r (place text, query jsonb, row jsonb, error text)
@@ -186,6 +186,7 @@ ON CONFLICT (connector, account, list, place) DO UPDATE
 SET query = (
         SELECT jsonb_object_agg(key, CASE WHEN right(key, 5) = 'Start' AND q.resolved_at IS NULL THEN least(q.query ->> key, value) ELSE value END)
         FROM jsonb_each_text(excluded.query)
+        WHERE right(key, 5) <> 'Start' OR q.resolved_at IS NOT NULL OR coalesce(q.query ? key, true)
     ),
     row = excluded.row, error = excluded.error, last_seen_at = now(),
     attempts = CASE WHEN q.resolved_at IS NULL THEN q.attempts ELSE 1 END,

@@ -140,7 +140,7 @@ async def test_fulfillments_of_an_order_that_cannot_be_read_are_put_aside(shop: 
 
     places = "SELECT place, attempts, resolved_at IS NULL FROM sync_quarantine"
     [(order_id,)] = shop.database.execute("SELECT order_id FROM shipstation_orders")
-    place = f"of order {order_id}, created from the beginning to the end"
+    place = f"of order {order_id}, created last"
     assert shop.database.execute(places) == [(place, 1, True)]
     before = shop.calls().count("GET /fulfillments")
     await shop.sync()
@@ -556,6 +556,52 @@ async def test_records_at_fault_of_one_second_have_the_same_names_wherever_a_cyc
     for size in (500, 3):
         await shop.sync(lookback_minutes=600, batch_size=size)
         assert shop.database.execute(places) == named
+
+
+async def test_a_parcel_at_fault_is_put_aside_once_while_the_watermark_moves_past_it(
+    shop: Station, api: Client
+) -> None:
+    """Nothing lies before it in the list, whose beginning moves on with each cycle."""
+    api.control("PUT", "clock", {"offset_s": -3_000})
+    shop.upload("0", "1", "2")
+    api.control("POST", "ship", {"orderNumber": "0", "trackingNumber": "T0"})
+    await shop.sync()
+    api.control("PUT", "clock", {"offset_s": -2_000})
+    api.control("POST", "ship", {"orderNumber": "1", "trackingNumber": "T1"})
+    api.fault({"poison": ["1"], "path": "/shipments"})
+    aside = "SELECT place FROM sync_quarantine WHERE resolved_at IS NULL"
+    for offset_s in (-1_960, -1_880, -1_800):
+        api.control("PUT", "clock", {"offset_s": offset_s})
+        await shop.sync(reason="schedule")
+        assert shop.database.execute(aside) == [("created last",)]
+    api.control("POST", "ship", {"orderNumber": "2", "trackingNumber": "T2"})
+    api.control("PUT", "clock", {"offset_s": -1_780})
+    await shop.sync(reason="schedule")
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync(reason="schedule")
+    [(place,)] = shop.database.execute(aside)
+    assert place.startswith("created before 20")
+    await shop.sync(lookback_minutes=600)
+    assert shop.database.execute(aside) == [(place,)]
+
+    api.control("DELETE", "faults")
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync(reason="schedule")
+    assert shop.database.execute(aside) == []
+    assert shop.row("1")["tracking_number"] == "T1"
+
+
+async def test_records_at_fault_that_share_a_name_are_both_in_its_query(shop: Station) -> None:
+    """The earlier start counts, and none is earlier than any."""
+    job = await shop.claim()
+    begun = await shop.runs.begin(job.id, job.claim_id)
+    holder = Holder(run_id=job.id, claim_id=job.claim_id, begun_at=begun.started_at)
+    for modified, created in (("03", "01"), ("02", None), ("04", "05")):
+        query = {"modifyDateStart": modified, "createDateStart": created, "createDateEnd": "09"}
+        entry = {"place": "p", "query": {name: text for name, text in query.items() if text}, "row": None, "error": "e"}
+        await shop.state.store(Batch(list="orders", unread=[entry]), holder, stats={})
+    kept = shop.database.execute("SELECT query FROM sync_quarantine")
+    assert kept == [({"modifyDateStart": "02", "createDateEnd": "09"},)]
 
 
 async def test_an_order_that_leaves_a_second_while_cycles_go_through_it_loses_no_other(

@@ -90,9 +90,9 @@ class Place:
     """A place in a list, by its immutable sort: behind `skip` of the records that were made from second `created` on.
 
     Without the number, more records of one second than a cycle may read would be met again for ever. open: so many of
-    them, the last ones, could not be read, and none behind them was seen. named: so many that could not be read have a
-    name as lying in that second. count: records from that second on, when it was asked; fewer now means that some have
-    left the list, and others may have moved onto what was read.
+    them, the last ones, could not be read, and none behind them was seen. named: so many that could not be read lie
+    before a record of that second, and have their names. count: records from that second on, when it was asked; fewer
+    now means that some have left the list, and others may have moved onto what was read.
     """
 
     created: str | None = None
@@ -212,15 +212,19 @@ def around(row: Any) -> Query | None:
 
 
 def window(query: Query, number: int) -> str:
-    """Name a record that no page shows: where it lies, and which of those that lie there it is."""
+    """Name a record that no page shows: before which other it lies, and which of those there it is.
+
+    Not behind which: that one is another where the list begins later, and the same record would have many names.
+    """
     order = f"of order {query['orderId']}, " if "orderId" in query else ""
-    start, end = query.get("createDateStart", "the beginning"), query.get("createDateEnd", "the end")
-    return f"{order}created from {start} to {end}" + (f", number {number}" if number > 1 else "")
+    end = f"created before {query['createDateEnd']}" if "createDateEnd" in query else "created last"
+    return order + end + (f", number {number}" if number > 1 else "")
 
 
 def within(created: str | None) -> str:
-    """Name the first record that no page shows between two others of one second: only such a name can come twice."""
-    return window({"createDateStart": created, "createDateEnd": as_end(created) or ""} if created else {}, 1)
+    """Name the first that lies before a record of this second: only such a name may be needed again, further on."""
+    end = as_end(created)
+    return window({"createDateEnd": end} if end else {}, 1)
 
 
 def upper_mark(*, asked_at: datetime, answered_at: datetime | None, elapsed_s: float) -> datetime:

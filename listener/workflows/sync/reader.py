@@ -118,7 +118,7 @@ class _Trail:
         self.end = position + 1
 
     def name(self, poison: list[Poison], query: Query) -> list[Poison]:
-        """Say where each poison lies: after which record and before which, in the order of creation."""
+        """Say where each poison lies, in the order of creation: its query after which record, its name before which."""
         bounds = {name: value for name, value in query.items() if name.endswith(("Start", "DateEnd", "orderId"))}
         named = []
         for each in poison:
