@@ -83,11 +83,7 @@ class Merge:
         if not found:
             return error
         who = found[0]
-        session = (
-            "another session"
-            if who["pid"] is None
-            else "session {pid} ({who}, {state} for {since_s:.0f} s)".format_map(who)
-        )
+        session = who["session"] or "another session"
         return Unreachable(
             f"order {who['order_number']!r:.60} in orders_inbox is locked by {session}: commit or end it; the file is"
             " tried again by itself, and nothing of it is stored until then"

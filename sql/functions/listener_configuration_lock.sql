@@ -24,8 +24,9 @@ EXCEPTION WHEN lock_not_available THEN
       AND pg_locks.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database());
     RAISE EXCEPTION USING
         ERRCODE = 'lock_not_available',
-        MESSAGE = format('a transaction that has changed the configuration is still open: pid %s, user %s, %s, since %s',
-                         holder.pid, holder.usename, coalesce(nullif(holder.application_name, ''), 'no name'), holder.xact_start),
+        -- since when, only a member of pg_monitor sees of another role's session
+        MESSAGE = format('a transaction that has changed the configuration is still open: pid %s, user %s, %s%s', holder.pid, holder.usename,
+                         coalesce(nullif(holder.application_name, ''), 'no name'), ', since ' || holder.xact_start),
         HINT = format('Commit it, or end it with SELECT pg_terminate_backend(%s).', holder.pid);
 END
 $$;

@@ -79,9 +79,14 @@ WHERE stored.source = %(order_source)s AND stored.order_number = newest.order_nu
   AND stored.imported_digest = newest.digest AND stored.imported_version < newest.version;
 
 -- name: lock_holder
--- Which order the row at that place is, and which session has locked it; unknown when several have.
-SELECT stored.order_number, a.pid, concat_ws(' ', a.usename, nullif(a.application_name, '')) AS who, a.state,
-       extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS since_s
+-- Which order the row at that place is, and which session has locked it; null when several have. What a session of another
+-- role does, and for how long, only a member of pg_monitor sees: then it is left out.
+SELECT stored.order_number,
+       CASE WHEN a.pid IS NOT NULL THEN format(
+           'session %%s (%%s)', a.pid,
+           concat_ws(', ', concat_ws(' ', a.usename, nullif(a.application_name, '')),
+                     a.state || format(' for %%s s', round(extract(epoch FROM clock_timestamp() - a.xact_start)))))
+       END AS session
 FROM orders_inbox AS stored LEFT JOIN pg_stat_activity AS a ON a.backend_xid = stored.xmax
 WHERE stored.ctid = %(place)s::tid;
 

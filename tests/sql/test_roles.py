@@ -11,15 +11,17 @@ import anyio
 import psycopg
 import pytest
 from conftest import Database, Server, fresh_database
-from login import ROLES, SCRIPT
+from login import ROLES, SCRIPT, as_role
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 from roles import Roles, roles
 
 from listener.cli.doctor.examination import examine
 from listener.cli.doctor.finding import Finding
 from listener.config.environment import load_environment
+from listener.core.errors import DatabaseError
+from listener.db.attach import Wish, attach, detach
 from listener.db.migrate import migrate
 from listener.db.queries import load, query, template
 from listener.db.queue import _fields
@@ -456,6 +458,77 @@ def test_a_table_in_a_schema_of_its_own(server: Server, psql: Path) -> None:
         with made.connect("runtime") as conn:
             conn.execute("UPDATE yard.bills SET status = status")
         assert [each for each in examined(made) if each.verdict not in ("ok", "warn")] == []
+
+
+#: What each role does in the installation's schema, and the service in that of an attached table.
+ENTERED = {
+    "runtime": "SELECT FROM shop.orders_inbox; UPDATE yard.bills SET status = status",
+    "writer": "SELECT status FROM shop.orders_inbox",
+    "reader": "SELECT FROM shop.polling_metrics",
+}
+
+
+def test_schemas_are_entered_by_grants_of_the_script(server: Server, psql: Path) -> None:
+    """Not of public, which everybody enters: taken away, each role is refused, and the script gives it back."""
+    with roles(server, psql, schema="shop") as made:
+        execute = made.database.execute
+        execute("CREATE SCHEMA yard; CREATE TABLE yard.bills (id bigint PRIMARY KEY); SET search_path = shop")
+        execute("SELECT attach_queue('yard.bills'::regclass)")
+        made.apply()
+        for role, statements in ENTERED.items():
+            for statement in statements.split("; "):
+                schema = "yard" if "yard" in statement else "shop"
+                with made.connect(role) as conn:
+                    conn.execute(statement.encode())
+                    execute(f"REVOKE USAGE ON SCHEMA {schema} FROM {made.name(role)}")
+                    with pytest.raises(InsufficientPrivilege, match=f"permission denied for schema {schema}"):
+                        conn.execute(statement.encode())
+                    made.apply()
+                    conn.execute(statement.encode())
+
+
+def test_the_owner_attaches_a_table_of_somebody_else_as_a_member_of_that_role(server: Server, psql: Path) -> None:
+    """For as long as it takes: the table stays his, and the service works on it."""
+    with roles(server, psql, schema="shop") as made:
+        execute, keeper, owner = made.database.execute, f"keeper_of_{made.prefix}", made.name("owner")
+        execute(f"CREATE ROLE {keeper} LOGIN; CREATE SCHEMA yard AUTHORIZATION {keeper}; SET search_path = shop")
+        try:
+            execute(f"CREATE TABLE yard.bills (id bigint PRIMARY KEY); ALTER TABLE yard.bills OWNER TO {keeper}")
+            with pytest.raises(DatabaseError, match=f"only its owner can change table yard.bills, which is {keeper}"):
+                attach(made.url("owner"), "shop", Wish(table="yard.bills"))
+            execute(f"GRANT {keeper} TO {owner}")
+            attach(made.url("owner"), "shop", Wish(table="yard.bills"))
+            execute(f"REVOKE {keeper} FROM {owner}")
+            made.apply()
+            assert execute("SELECT tableowner FROM pg_tables WHERE tablename = 'bills'") == [(keeper,)]
+            with psycopg.connect(as_role(made.database.url, keeper), autocommit=True) as conn:
+                conn.execute("INSERT INTO yard.bills (id) VALUES (1)")
+            with made.connect("runtime") as conn:
+                assert conn.execute("UPDATE yard.bills SET status = 'Done'").rowcount == 1
+            execute(f"GRANT {keeper} TO {owner}")
+            detach(made.url("owner"), "shop", "yard.bills")
+        finally:
+            execute(f"DROP OWNED BY {keeper}; DROP ROLE {keeper}")
+
+
+def test_who_is_in_the_way_is_named_without_a_look_at_others(made: Roles) -> None:
+    """What another role's session does, and since when, is left out; nothing is left dangling."""
+    execute = made.database.execute
+    execute("INSERT INTO orders_inbox (source, order_number) VALUES ('shop', 'locked')")
+    with made.connect("runtime") as conn, made.database.connect(autocommit=False) as holder:
+        place = holder.execute("SELECT ctid FROM orders_inbox WHERE order_number = 'locked' FOR UPDATE").fetchone()
+        assert place is not None
+        pid = holder.info.backend_pid
+        [found] = conn.execute(query("imports", "lock_holder"), {"place": place[0]}).fetchall()
+        assert found == ("locked", f"session {pid} (postgres listener tests)")
+        holder.execute("UPDATE configuration_params SET param_value = '9' WHERE param_key = 'max_attempts'")
+        with pytest.raises(LockNotAvailable) as refused:
+            conn.execute("SELECT listener_configuration_lock('configuration_params'::regclass, 50)")
+        told = str(refused.value.diag.message_primary)
+        assert told.endswith(f" is still open: pid {pid}, user postgres, listener tests")
+        assert refused.value.diag.message_hint == f"Commit it, or end it with SELECT pg_terminate_backend({pid})."
+        holder.rollback()
+    execute("DELETE FROM orders_inbox WHERE order_number = 'locked'")
 
 
 def test_functions_that_not_everybody_may_call(server: Server, psql: Path) -> None:
