@@ -141,8 +141,13 @@ def fits(payload: Mapping[str, Any], written: bytes) -> bool:
 
 
 def _is_storable(written: bytes) -> bool:
-    r"""Neither large nor with a control character: below 0x20 it is \b, \f or \u00.. in JSON, from 0x80 no ASCII."""
+    r"""Neither large, nor with a number that JSON does not know, nor with a control character.
+
+    Below 0x20 that is \b, \f or \u00.. in JSON, from 0x80 no ASCII.
+    """
     if len(written) > _MOST_BYTES or b"\x7f" in written:
+        return False
+    if b"NaN" in written or b"Infinity" in written:  # in a text too: it goes the long way
         return False
     if b"\\" in written and (b"\\u00" in written or b"\\b" in written or b"\\f" in written):
         return False

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic_core import to_json
 from workflows.imports import shop
@@ -102,6 +102,8 @@ def payloads(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=500, deadline=None)
 @given(payloads())
+@example({**ORDER, "shop_fields": {"UPC": float("inf")}})
+@example({**ORDER, "shop_fields": {"UPC": [float("nan")]}})
 def test_what_fits_is_an_order(payload: dict[str, Any]) -> None:
     """Sound: a yes is never wrong. Whatever it says no to, parse_order decides."""
     try:
