@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -103,13 +103,18 @@ class Server:
 
 
 class Database:
-    """One database, for one test. url: the administrator's address, service_url: the one that the service is given."""
+    """One database, for one test.
+
+    url: the administrator's address, service_url: the one that the service is given, owner_url: the one that `listener
+    migrate` and `listener attach` are given.
+    """
 
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
         self.name = name
         self.url = server.url(name)
         self.service_url = server.login.url(self.url)
+        self.owner_url = server.login.owner_url(self.url)
         self._opened: list[psycopg.Connection] = []
         self._conn: psycopg.Connection | None = None
 
@@ -119,6 +124,16 @@ class Database:
             self._conn = self.connect()
         cursor = self._conn.execute(query, params)
         return cursor.fetchall() if cursor.description else []
+
+    @property
+    def owner(self) -> str:
+        """The role that attaches."""
+        return unquote(urlsplit(self.owner_url).username or "")
+
+    def execute_as_owner(self, statements: Any) -> None:
+        """Run statements as who attaches: the tables that they make are his."""
+        with psycopg.connect(self.owner_url, autocommit=True, application_name=APPLICATION_NAME) as conn:
+            conn.execute(statements)
 
     def connect(self, *, as_service: bool = False, **options: Any) -> psycopg.Connection:
         """Open one more autocommit connection; closed after the test if the test does not."""

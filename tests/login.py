@@ -56,6 +56,10 @@ class Login:
         """The address that the service is given for the database that *url* is the administrator's address of."""
         return url
 
+    def owner_url(self, url: str) -> str:
+        """The address that `listener migrate`, `listener attach` and `listener detach` are given for that database."""
+        return url
+
     def install(self, url: str, schema: str = "public") -> None:
         """Migrate, and let the service in."""
         migrate(url, schema)
@@ -94,9 +98,12 @@ class RuntimeLogin(Login):
     def url(self, url: str) -> str:
         return as_role(url, f"{self.prefix}_runtime")
 
+    def owner_url(self, url: str) -> str:
+        return as_role(url, f"{self.prefix}_owner")
+
     def install(self, url: str, schema: str = "public") -> None:
         self.grant(url, schema)
-        migrate(as_role(url, f"{self.prefix}_owner"), schema)
+        migrate(self.owner_url(url), schema)
         self.grant(url, schema)
 
     def grant(self, url: str, schema: str = "public") -> None:

@@ -1,4 +1,4 @@
-"""Tables attached while they are in use, and what a library reads of them."""
+"""Tables attached while they are in use, by their owner, and what a library reads of them."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,6 @@ from listener.core.job import Settle, Settlement
 from listener.core.queue import Queue
 from listener.db.attach import Wish, attach, detach
 from listener.db.attached import Attached, list_attached, list_silent_partitions, read_attached
-from listener.db.migrate import migrate
 from listener.db.queue import QueueTable
 
 pytestmark = pytest.mark.anyio
@@ -96,7 +95,7 @@ LIVES = {
         Wish(table="t", key="id"),
     ),
     "reserved words in another schema": (
-        'CREATE SCHEMA "Sales"; CREATE TABLE "Sales"."Order"'
+        'CREATE TABLE "Sales"."Order"'
         ' ("User" uuid PRIMARY KEY DEFAULT gen_random_uuid(), note text, "discount %s {}" int, ' + LONG + " int)",
         Wish(table="Order", schema="Sales", ready="to do", done="it's %s"),
     ),
@@ -113,8 +112,9 @@ LIVES = {
 async def test_the_engines_statements_work_on_an_attached_table(database: Database, what: str) -> None:
     """Insert, claim, every settle with its results, retry, rescue: all by the queue's own names and words."""
     table, wish = LIVES[what]
-    database.execute(table.encode())
-    attach(database.url, "public", wish)
+    database.execute(f'CREATE SCHEMA "Sales" AUTHORIZATION "{database.owner}"')
+    database.execute_as_owner(table)
+    attach(database.owner_url, "public", wish)
     database.grant()
     async with open_pool(database) as pool:
         (read,) = await list_attached(pool)
@@ -152,8 +152,8 @@ async def test_the_engines_statements_work_on_an_attached_table(database: Databa
 
 async def test_an_edit_during_the_work_is_not_lost(database: Database) -> None:
     """The settle sees another revision."""
-    database.execute("CREATE TABLE t (id int PRIMARY KEY, note json)")
-    attach(database.url, "public", Wish(table="t", content=["note"], ready="paid"))
+    database.execute_as_owner("CREATE TABLE t (id int PRIMARY KEY, note json)")
+    attach(database.owner_url, "public", Wish(table="t", content=["note"], ready="paid"))
     database.grant()
     async with open_pool(database) as pool:
         read = await read_attached(pool, "t")
@@ -168,11 +168,11 @@ async def test_an_edit_during_the_work_is_not_lost(database: Database) -> None:
 @pytest.mark.parametrize("name", ["t", "parts"])
 async def test_the_claim_uses_the_index(database: Database, name: str) -> None:
     """Of every partition: finished rows cost nothing."""
-    database.execute(
+    database.execute_as_owner(
         "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY HASH (id);"
     )
-    database.execute("CREATE TABLE p PARTITION OF parts FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
-    attach(database.url, "public", Wish(table=name))
+    database.execute_as_owner("CREATE TABLE p PARTITION OF parts FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
+    attach(database.owner_url, "public", Wish(table=name))
     database.grant()
     database.execute(f"INSERT INTO {name} (id, status) SELECT g, 'Done' FROM generate_series(1, 10000) g")
     async with open_pool(database) as pool:
@@ -192,7 +192,7 @@ def steps_of(database: Database) -> list[tuple[bool, str]]:
 
 def test_no_row_is_written_or_read_under_the_lock(database: Database) -> None:
     """The one transaction that keeps writers out neither rewrites nor scans, whatever the table's size."""
-    database.execute(FILLED)
+    database.execute_as_owner(FILLED)
     before = database.execute("SELECT pg_relation_filenode('t'), pg_relation_size('t')")
     with database.connect(autocommit=False) as conn:
         for alone, text in steps_of(database):
@@ -204,7 +204,7 @@ def test_no_row_is_written_or_read_under_the_lock(database: Database) -> None:
 
 
 def test_every_index_is_built_beside_the_writers(database: Database) -> None:
-    database.execute(FILLED)
+    database.execute_as_owner(FILLED)
     builds = [(alone, text) for alone, text in steps_of(database) if "INDEX" in text]
     assert [(alone, text[:25]) for alone, text in builds] == [(True, "CREATE INDEX CONCURRENTLY")] * 3
 
@@ -230,14 +230,14 @@ def test_writers_get_through_while_the_table_is_not_free(
     database: Database, pool_of_threads: ThreadPoolExecutor, hold: str, verb: Callable[[str], object]
 ) -> None:
     """Somebody's open transaction holds the verb up, and nobody stands behind it for longer than its short tries."""
-    database.execute(FILLED)
+    database.execute_as_owner(FILLED)
     if verb is detach_t:
-        attach_t(database.url)
+        attach_t(database.owner_url)
     with database.connect(autocommit=False) as holder, database.connect() as writer:
         holder.execute(hold.encode())
         # LOCK … SHARE keeps writers out by itself: a reader then stands for the one behind
         work = "SELECT count(*) FROM t" if "SHARE" in hold else "UPDATE t SET note = 'w' WHERE id = 2"
-        running = pool_of_threads.submit(verb, database.url)
+        running = pool_of_threads.submit(verb, database.owner_url)
         for _ in range(3):
             until(lambda: waiting_for_the_table(database), what="the verb to wait for the table")
             writer.execute(work.encode())
@@ -247,26 +247,26 @@ def test_writers_get_through_while_the_table_is_not_free(
 
 
 def test_a_table_that_never_becomes_free_is_said(database: Database) -> None:
-    database.execute(FILLED)
+    database.execute_as_owner(FILLED)
     before = database.execute("SELECT * FROM attach_queue_plan('t')")
     with database.connect(autocommit=False) as holder:
         holder.execute("SELECT FROM t LIMIT 1")
         with pytest.raises(DatabaseError, match=r"did not become free within 0\.2 s: another session holds a lock"):
-            attach(database.url, "public", Wish(table="t"), wait_s=0.2)
+            attach(database.owner_url, "public", Wish(table="t"), wait_s=0.2)
     assert database.execute("SELECT * FROM attach_queue_plan('t')") == before
 
 
 def test_two_at_once_do_not_mix(database: Database, pool_of_threads: ThreadPoolExecutor) -> None:
-    database.execute(FILLED)
+    database.execute_as_owner(FILLED)
     with database.connect(autocommit=False) as holder:
         holder.execute("SELECT FROM t LIMIT 1")
-        first = pool_of_threads.submit(attach_t, database.url)
+        first = pool_of_threads.submit(attach_t, database.owner_url)
         until(lambda: waiting_for_the_table(database), what="the first to wait for the table")
         for second in (attach_t, detach_t):
             with pytest.raises(DatabaseError, match="t is just being attached or detached by somebody else"):
-                second(database.url)
+                second(database.owner_url)
         with pytest.raises(psycopg.errors.LockNotAvailable, match="t is just being attached or detached"):
-            database.execute("SELECT attach_queue('t')")
+            database.execute_as_owner("SELECT attach_queue('t')")
         holder.commit()
         first.result(30)
 
@@ -279,7 +279,7 @@ async def test_an_interrupted_attach_is_completed_by_the_next_one(
     async with open_pool(database) as pool:
         with pytest.raises(ConfigError, match="table t is not completely attached"):
             await read_attached(pool, "t")
-        report = attach(database.url, "public", Wish(table="t"))
+        report = attach(database.owner_url, "public", Wish(table="t"))
         assert [step.statement.partition(" ON ")[0] for step in report.steps[:2]] == [
             "DROP INDEX CONCURRENTLY public.t_listener_due",
             "CREATE INDEX CONCURRENTLY t_listener_due",
@@ -291,7 +291,7 @@ async def test_an_interrupted_attach_is_completed_by_the_next_one(
 
 def test_an_interrupted_attach_can_be_detached(database: Database, pool_of_threads: ThreadPoolExecutor) -> None:
     cut_off(database, pool_of_threads)
-    detach_t(database.url)
+    detach_t(database.owner_url)
     columns = "SELECT attname FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped"
     assert database.execute(columns) == [("id",), ("note",)]
     assert database.execute("SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass") == [(1,)]
@@ -303,24 +303,24 @@ def test_interrupted_among_partitions(database: Database) -> None:
     leaf = "CREATE TABLE leaf PARTITION OF t FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
     indexes = "SELECT count(*) FROM pg_class WHERE relname ~ '_listener_' AND relkind IN ('i', 'I')"
     for verb, left in ((attach_t, 6), (detach_t, 0)):
-        database.execute(table + leaf)
+        database.execute_as_owner(table + leaf)
         steps = steps_of(database)
         stop = next(number for number, (alone, _) in enumerate(steps) if alone)
         for _, text in steps[: stop + 1]:
-            database.execute(text.encode())
+            database.execute_as_owner(text.encode())
         assert database.execute(indexes) == [(1,)]
-        verb(database.url)
+        verb(database.owner_url)
         assert database.execute(indexes) == [(left,)]
         database.execute("DROP TABLE t")
 
 
 def cut_off(database: Database, threads: ThreadPoolExecutor) -> None:
     """End attach's session while it builds its first index."""
-    database.execute(FILLED)
+    database.execute_as_owner(FILLED)
     with database.connect(autocommit=False) as older:
         older.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         older.execute("SELECT 1")  # a build waits for whoever has an older snapshot; new columns do not
-        running = threads.submit(attach_t, database.url)
+        running = threads.submit(attach_t, database.owner_url)
         building = "SELECT pid FROM pg_stat_progress_create_index WHERE phase ~ 'waiting'"
         ((pid,),) = until(lambda: database.execute(building), what="the build to wait for an older transaction")
         database.execute("SELECT pg_terminate_backend(%s)", [pid])
@@ -334,8 +334,8 @@ def test_a_table_that_is_not_there(database: Database, name: str) -> None:
     database.execute('CREATE TABLE invoices (id int PRIMARY KEY); CREATE SCHEMA "S"; CREATE TABLE "S".t (id int)')
     meant = {"T": "S.t", "nowhere.invoices": "invoices"}.get(name, "invoices")
     for verb in (
-        lambda: attach(database.url, "public", Wish(table=name)),
-        lambda: detach(database.url, "public", name),
+        lambda: attach(database.owner_url, "public", Wish(table=name)),
+        lambda: detach(database.owner_url, "public", name),
     ):
         with pytest.raises(ConfigError) as caught:
             verb()
@@ -345,11 +345,10 @@ def test_a_table_that_is_not_there(database: Database, name: str) -> None:
 
 def test_a_schema_before_a_dot(database: Database) -> None:
     """Unless there is a table with a dot in its name."""
-    database.execute(
-        'CREATE SCHEMA shop; CREATE TABLE shop.t (id int PRIMARY KEY); CREATE TABLE "a.b" (id int PRIMARY KEY)'
-    )
-    assert attach(database.url, "public", Wish(table="shop.t")).queue == "shop.t"
-    assert attach(database.url, "public", Wish(table="a.b")).queue == "a.b"
+    database.execute(f'CREATE SCHEMA shop AUTHORIZATION "{database.owner}"')
+    database.execute_as_owner('CREATE TABLE shop.t (id int PRIMARY KEY); CREATE TABLE "a.b" (id int PRIMARY KEY)')
+    assert attach(database.owner_url, "public", Wish(table="shop.t")).queue == "shop.t"
+    assert attach(database.owner_url, "public", Wish(table="a.b")).queue == "a.b"
     assert database.execute("SELECT table_schema, table_name FROM listener_queues ORDER BY 1") == [
         ("public", "a.b"),
         ("shop", "t"),
@@ -359,9 +358,10 @@ def test_a_schema_before_a_dot(database: Database) -> None:
 async def test_an_installation_in_another_schema(empty_database: Database) -> None:
     """Its functions ring for a table of public, whose queue is then named with the schema."""
     home = "My-shop's"
-    migrate(empty_database.url, home)
-    empty_database.execute(FILLED)
-    attach(empty_database.url, home, Wish(table="t", schema="public", content=["note"]))
+    empty_database.install(home)
+    empty_database.execute(f'GRANT CREATE ON SCHEMA public TO "{empty_database.owner}"')
+    empty_database.execute_as_owner(FILLED)
+    attach(empty_database.owner_url, home, Wish(table="t", schema="public", content=["note"]))
     empty_database.grant(home)
     bell = Bell(empty_database.connect(as_service=True))
     assert bell.turn_on(Queue(name="t", table="t", schema="public")) == "held"
@@ -372,28 +372,28 @@ async def test_an_installation_in_another_schema(empty_database: Database) -> No
         (job,) = (await QueueTable(pool, read.queue, key_type=read.key_type).claim(limit=9, session_key=SESSION)).jobs
         assert job.id == 0
     empty_database.execute("UPDATE t SET status = 'Done'")
-    detach(empty_database.url, home, "public.t")
+    detach(empty_database.owner_url, home, "public.t")
     assert empty_database.execute("SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass") == [(0,)]
 
 
 def test_a_dropped_table_is_taken_off_the_books(database: Database) -> None:
-    database.execute(FILLED)
-    attach_t(database.url)
+    database.execute_as_owner(FILLED)
+    attach_t(database.owner_url)
     database.execute("DROP TABLE t")
-    assert detach(database.url, "public", "t").notes == ["the table is no longer there; it is off the books now"]
+    assert detach(database.owner_url, "public", "t").notes == ["the table is no longer there; it is off the books now"]
     assert database.execute("SELECT * FROM listener_queues") == []
 
 
 def test_a_schema_that_is_not_of_this_release(empty_database: Database) -> None:
     with pytest.raises(Unmigrated, match="run `listener migrate`"):
-        attach_t(empty_database.url)
+        attach_t(empty_database.owner_url)
 
 
 async def test_newer_partitions_are_listed(database: Database) -> None:
-    database.execute("CREATE TABLE t (id int PRIMARY KEY) PARTITION BY LIST (id)")
-    attach_t(database.url)
-    database.execute("CREATE TABLE newer PARTITION OF t DEFAULT")
+    database.execute_as_owner("CREATE TABLE t (id int PRIMARY KEY) PARTITION BY LIST (id)")
+    attach_t(database.owner_url)
+    database.execute_as_owner("CREATE TABLE newer PARTITION OF t DEFAULT")
     async with open_pool(database) as pool:
         assert await list_silent_partitions(pool) == [("t", "newer")]
-        attach_t(database.url)
+        attach_t(database.owner_url)
         assert await list_silent_partitions(pool) == []

@@ -20,7 +20,7 @@ def api() -> Iterator[Client]:
 
 @pytest.fixture
 def listeners(database: Any, api: Client, tmp_path: Path) -> Iterator[Services]:
-    with services(database.service_url, api, tmp_path, owner_url=database.url) as group:
+    with services(database.service_url, api, tmp_path, owner_url=database.owner_url) as group:
         yield group
 
 

@@ -1,4 +1,4 @@
-"""`listener attach` and `listener detach` as a person and a script use them."""
+"""`listener attach` and `listener detach` as a person and a script use them: as the owner of schema and table."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Database
+from login import as_role
 
 from e2e.service import Services
 
@@ -26,7 +27,7 @@ def said(done: subprocess.CompletedProcess[str], code: int = DONE) -> list[str]:
 
 def test_attach_and_detach(listeners: Services, database: Database) -> None:
     """Each step is told; a second run has none; after detach the table is as it was."""
-    database.execute(INVOICES)
+    database.execute_as_owner(INVOICES)
     words = ("--done", "Sent", "--ready", "status = 'paid'")
     steps = said(listeners.run("attach", "invoices", *words, "--content", "amount"))
     assert [line.partition(" ")[0] for line in steps].count("CREATE") == 4 + 3
@@ -42,7 +43,8 @@ def test_attach_and_detach(listeners: Services, database: Database) -> None:
 
 
 def test_a_script_reads_json(listeners: Services, database: Database) -> None:
-    database.execute("CREATE SCHEMA shop; CREATE TABLE shop.invoices (id int PRIMARY KEY, status text)")
+    database.execute(f'CREATE SCHEMA shop AUTHORIZATION "{database.owner}"')
+    database.execute_as_owner("CREATE TABLE shop.invoices (id int PRIMARY KEY, status text)")
     plan = json.loads("".join(said(listeners.run("attach", "invoices", "--schema", "shop", "--json", "--dry-run"))))
     assert plan.items() >= {"queue": "shop.invoices", "table_schema": "shop", "table_name": "invoices"}.items()
     assert (plan["key_column"], plan["ready_word"], plan["done_word"], plan["content"]) == ("id", "Pending", "Done", [])
@@ -58,7 +60,7 @@ def test_a_script_reads_json(listeners: Services, database: Database) -> None:
 
 def test_what_dry_run_prints_does_it(listeners: Services, database: Database, psql: Path, tmp_path: Path) -> None:
     """Pasted into psql, with any search path."""
-    database.execute(INVOICES)
+    database.execute_as_owner(INVOICES)
     done = listeners.run("attach", "invoices", "--dry-run", "--done", "it's \\ sent")
     assert columns(database) == 2
     scripts: list[Callable[[], str]] = [
@@ -67,7 +69,7 @@ def test_what_dry_run_prints_does_it(listeners: Services, database: Database, ps
     ]
     for script in scripts:
         path = "SET search_path = pg_catalog"
-        run = [psql, "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-q", "-c", path, "-f", "-", database.url]
+        run = [psql, "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-q", "-c", path, "-f", "-", database.owner_url]
         pasted = subprocess.run(run, input=script(), capture_output=True, text=True)
         assert (pasted.returncode, pasted.stderr) == (0, "")
         if columns(database) > 2:
@@ -113,7 +115,7 @@ def test_what_dry_run_prints_does_it(listeners: Services, database: Database, ps
 def test_mistakes_are_told_in_one_line(
     listeners: Services, database: Database, arguments: tuple[str, ...], code: int, text: str
 ) -> None:
-    database.execute(INVOICES + "; CREATE TABLE busy (id int PRIMARY KEY); SELECT attach_queue('busy')")
+    database.execute_as_owner(INVOICES + "; CREATE TABLE busy (id int PRIMARY KEY); SELECT attach_queue('busy')")
     database.execute("INSERT INTO busy (id, status, claim_id) VALUES (1, 'Processing', 1)")
     (line,) = said(listeners.run(*arguments), code)
     assert text in line
@@ -121,21 +123,21 @@ def test_mistakes_are_told_in_one_line(
 
 
 def test_force_detaches_while_rows_are_worked_on(listeners: Services, database: Database) -> None:
-    database.execute("CREATE TABLE invoices (id int PRIMARY KEY); SELECT attach_queue('invoices')")
+    database.execute_as_owner("CREATE TABLE invoices (id int PRIMARY KEY); SELECT attach_queue('invoices')")
     database.execute("INSERT INTO invoices (id, status, claim_id) VALUES (1, 'Processing', 1)")
     said(listeners.run("detach", "invoices", "--force"))
     assert (columns(database), database.execute("SELECT id FROM invoices")) == (1, [(1,)])
 
 
 def test_only_the_owner_may(listeners: Services, database: Database) -> None:
-    role = f"{database.name}_other"
-    database.execute(INVOICES)
+    role, owner = f"{database.name}_other", database.owner
+    database.execute_as_owner(INVOICES)
     database.server.execute(f'CREATE ROLE "{role}" LOGIN'.encode())  # type: ignore[arg-type]
     try:
         database.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{role}"')
-        url = database.url.replace("postgres@", f"{role}@")
+        url = as_role(database.url, role)
         (line,) = said(listeners.run("attach", "invoices", DATABASE_URL=url), FAILED)
-        assert f"only its owner can change table invoices, which is postgres, not {role}" in line
+        assert f"only its owner can change table invoices, which is {owner}, not {role}" in line
         assert columns(database) == 2
     finally:
         database.execute(f'DROP OWNED BY "{role}"')

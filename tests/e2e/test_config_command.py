@@ -53,7 +53,7 @@ def test_list_shows_every_key_and_what_is_wrong(listeners: Services, database: D
 def test_what_set_prints_undoes_it(listeners: Services, database: Database, schema: str) -> None:
     if schema != "public":
         listeners.environ["LISTENER_SCHEMA"] = schema
-        lines(listeners.run("migrate"))
+        database.install(schema)
     table = '"configuration_params"' if schema == "public" else f'"{schema}"."configuration_params"'
     said = lines(listeners.run("config", "set", "FAST_POLLING_INTERVAL", " 60 "))
     undo = f"UPDATE {table} SET param_value = '15' WHERE param_key = 'fast_polling_interval';"

@@ -66,6 +66,6 @@ def world(server: Any, template: str, folder: Path) -> Iterator[World]:
     with (
         fresh_database(server, template) as database,
         serving() as api,
-        services(database.service_url, api, folder, owner_url=database.url) as listeners,
+        services(database.service_url, api, folder, owner_url=database.owner_url) as listeners,
     ):
         yield World(database, api, listeners, Orders(database))
