@@ -1,6 +1,7 @@
 """Every change of the configuration is written down, told once, kept equal over its spellings, and can be undone."""
 
 import random
+import re
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -289,7 +290,8 @@ def test_a_function_that_waits_for_its_turn_says_for_whom(database: Database) ->
         with pytest.raises(psycopg.errors.LockNotAvailable) as refused:
             database.execute("SELECT config_set('upload_enabled', 'no')")
         pid = conn.info.backend_pid
-    assert f"is still open: pid {pid}, user " in str(refused.value)
+    told = str(refused.value.diag.message_primary)
+    assert re.search(rf" is still open: pid {pid}, user \w+, forgotten, since \d{{4}}-\d\d-\d\d [\d:.]+\S+$", told)
     assert f"pg_terminate_backend({pid})" in str(refused.value.diag.message_hint)
     [(limit,)] = database.execute("SELECT current_setting('lock_timeout')")
     assert limit == "0"

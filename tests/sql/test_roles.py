@@ -27,6 +27,8 @@ from listener.db.queries import load, query, template
 from listener.db.queue import _fields
 from listener.workflows.queues import IMPORT, SYNC, UPLOAD
 
+pytestmark = pytest.mark.own_role("makes the four roles itself, under names of its own")
+
 #: Named queries that are not the service's: the owner's, the demo's, the tests'.
 OTHERS = {
     "books": {"read_books"},
