@@ -1,13 +1,14 @@
 """A sync without the engine: a sandbox, a migrated database, and the handler between them, one run at a time."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from conftest import Database
 from queues import SESSION, open_pool
-from sandbox.server import Client, order
+from sandbox.server import Client, order, serving
 
 from listener.clients.shipstation.client import ShipStation
 from listener.core.budget import Permit, RateHeaders, Refusal
@@ -169,3 +170,17 @@ async def station(database: Database, api: Client) -> AsyncIterator[Station]:
         built = Station(database, api, pool, client)
         built.budget = budget
         yield built
+
+
+@pytest.fixture
+def api() -> Iterator[Client]:
+    """A sandbox of the test's own; imported, with `shop`, by the modules that run a sync."""
+    with serving(seed=1) as api:
+        yield api
+
+
+@pytest.fixture
+async def shop(database: Database, api: Client) -> AsyncIterator[Station]:
+    """A station between `database` and `api`."""
+    async with station(database, api) as shop:
+        yield shop

@@ -422,6 +422,10 @@ def test_a_server_that_accepts_and_stays_silent(monkeypatch: pytest.MonkeyPatch)
         # Where nothing bounds the wait, this ends it, with another sentence.
         end = threading.Timer(8.0, silent.shutdown, (socket.SHUT_RDWR,))
         end.start()
-        with pytest.raises(DatabaseError, match=rf"^no answer from the database at 127\.0\.0\.1:{port}/shop: check "):
-            status(f"postgresql://me@127.0.0.1:{port}/shop", "public")
-        end.cancel()
+        try:
+            with pytest.raises(
+                DatabaseError, match=rf"^no answer from the database at 127\.0\.0\.1:{port}/shop: check "
+            ):
+                status(f"postgresql://me@127.0.0.1:{port}/shop", "public")
+        finally:
+            end.cancel()

@@ -111,6 +111,18 @@ async def test_checks_that_found_nothing_wait_for_one_that_did_or_for_the_end(
     ]
 
 
+async def test_checks_that_found_nothing_are_written_now_and_then_all_the_same(
+    recorder: Recorder, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("listener.engine.polling_metrics.SKIPPED_EVERY_S", 0.05)
+    async with anyio.create_task_group() as group:
+        group.start_soon(recorder.metrics.run)
+        recorder.metrics.on_event(check())
+        await until_async(lambda: rows(database), what="a row, without a claim or a stop")
+        group.cancel_scope.cancel()
+    assert [(row[1], row[2], row[4]) for row in rows(database)] == [(0, "skipped", 1)]
+
+
 async def test_switched_off_nothing_is_counted(recorder: Recorder, database: Database) -> None:
     recorder.is_enabled = False
     recorder.metrics.on_event(check(1))

@@ -112,7 +112,7 @@ async def test_a_row_that_comes_due_is_started_when_it_does_although_nobody_anno
     """The poll that sees it sets the alarm: the next one is far away."""
     work = opened()
     async with asleep(database, work, poll_s=0.02) as one:
-        unannounced(database, "now() + interval '0.7 s'")
+        unannounced(database, "now() + interval '2 s'")
         before = polls(one)
         await until_async(lambda: polls(one) >= before + 2, what="a poll that sees it")
         one.poll_s = 3_600.0

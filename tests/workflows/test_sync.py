@@ -1,6 +1,5 @@
 """The sync handler with the real client against the sandbox and a real database."""
 
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,8 +9,8 @@ from zoneinfo import ZoneInfo
 import anyio
 import pytest
 from queues import engine_connection
-from sandbox.server import Client, order, serving
-from station import ACCOUNT, Station, station
+from sandbox.server import Client, order
+from station import ACCOUNT, Station, api, shop
 from waiting import until_async
 
 from listener.config.live import LiveConfig
@@ -25,24 +24,14 @@ from listener.workflows.sync.retention import Retention
 from listener.workflows.sync.rows import read_rows
 from listener.workflows.sync.schedule import Schedule
 
+__all__ = ["api", "shop"]
+
 pytestmark = pytest.mark.anyio
 
 
 def wall(moment: datetime) -> str:
     """A moment as their clock writes it."""
     return moment.astimezone(ZoneInfo("America/Los_Angeles")).replace(tzinfo=None).isoformat()
-
-
-@pytest.fixture
-def api() -> Iterator[Client]:
-    with serving(seed=1) as api:
-        yield api
-
-
-@pytest.fixture
-async def shop(database: Any, api: Client) -> AsyncIterator[Station]:
-    async with station(database, api) as shop:
-        yield shop
 
 
 async def test_what_happens_at_shipstation_comes_back(shop: Station, api: Client) -> None:
