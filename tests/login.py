@@ -70,6 +70,11 @@ class Login:
     def watch(self, log: Path) -> None:
         """From now on see who connects to the server that writes this log."""
 
+    @property
+    def watches(self) -> bool:
+        """Whether there is a log to see it in."""
+        return False
+
     def look(self) -> None:
         """Read the logs; `strangers` does, and whoever is about to delete one."""
 
@@ -118,6 +123,10 @@ class RuntimeLogin(Login):
 
     def watch(self, log: Path) -> None:
         self._read[log] = log.stat().st_size
+
+    @property
+    def watches(self) -> bool:
+        return bool(self._read)
 
     def look(self) -> None:
         for log, start in list(self._read.items()):

@@ -171,8 +171,8 @@ def _in_the_way(run: Mapping[str, Any]) -> str:
     )
 
 
-async def _outcome(runs: SyncRuns, run_id: int, hindrance: Any) -> dict[str, Any]:
-    hindered_s = 0.0
+async def _outcome(runs: SyncRuns, run_id: int, hindrance: Callable[[], Awaitable[str]]) -> dict[str, Any]:
+    free_at = anyio.current_time()
     while True:
         run = await runs.read(run_id)
         if run is None:
@@ -183,8 +183,9 @@ async def _outcome(runs: SyncRuns, run_id: int, hindrance: Any) -> dict[str, Any
         if run["status"] == "Pending":
             await runs.stand_by(run_id, stays=True)
             why = await hindrance()
-        hindered_s = hindered_s + _LOOK_EVERY_S if why else 0.0
-        if hindered_s > _HINDERED_FOR_S:
+        if not why:
+            free_at = anyio.current_time()
+        elif anyio.current_time() - free_at > _HINDERED_FOR_S:
             await runs.stand_by(run_id, stays=False)
             return {**run, "last_error": f"{why}; the run waits in sync_runs"}
         await anyio.sleep(_LOOK_EVERY_S)

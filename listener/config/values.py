@@ -36,6 +36,10 @@ class Address(str):
         made.variable = variable
         return made
 
+    def __reduce__(self) -> tuple[type["Address"], tuple[str, str]]:
+        """For copies: a text alone makes no address."""
+        return type(self), (str(self), self.variable)
+
 
 def _address_of(variable: str) -> AfterValidator:
     def read(value: SecretStr) -> SecretStr:

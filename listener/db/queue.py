@@ -256,7 +256,6 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         "alive": query("queue", "alive"),
         "is_stranded": query("queue", "is_stranded").format(stale_s=sql.Placeholder("stale_s")),
         "has_bell": query("queue", "has_bell").format(relation=_escaped(sql.Literal(table.as_string(None)))),
-        "number": sql.Literal(1),
     }
 
 

@@ -310,12 +310,16 @@ WITH counted AS (
     WHERE connector = %(connector)s AND account = %(account)s AND started_at IS NOT NULL ORDER BY started_at DESC LIMIT 1
 ), sums AS (
     SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'Failed') AS failed, count(*) FILTER (WHERE started_at > now() - interval '1 hour') AS runs_last_hour,
-           sum(jsonb_path_query_first(stats, '$.calls ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)')::numeric) FILTER (WHERE started_at > now() - interval '1 hour')::bigint AS calls_last_hour,
-           sum(jsonb_path_query_first(stats, '$.calls ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)')::numeric)::bigint AS calls,
-           sum(jsonb_path_query_first(stats, '$.read ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)')::numeric)::bigint AS read,
-           sum(jsonb_path_query_first(stats, '$.changed ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)')::numeric) FILTER (WHERE stats -> 'dry_run' IS DISTINCT FROM 'true')::bigint AS changed,
-           sum(jsonb_path_query_first(stats, '$.rows ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)')::numeric) FILTER (WHERE stats -> 'dry_run' IS DISTINCT FROM 'true')::bigint AS rows
-    FROM sync_runs, counted
+           sum(figure.calls) FILTER (WHERE started_at > now() - interval '1 hour')::bigint AS calls_last_hour,
+           sum(figure.calls)::bigint AS calls, sum(figure.read)::bigint AS read,
+           sum(figure.changed) FILTER (WHERE stats -> 'dry_run' IS DISTINCT FROM 'true')::bigint AS changed,
+           sum(figure.rows) FILTER (WHERE stats -> 'dry_run' IS DISTINCT FROM 'true')::bigint AS rows
+    FROM sync_runs CROSS JOIN counted
+    CROSS JOIN LATERAL (
+        SELECT max(n::numeric) FILTER (WHERE name = 'calls') AS calls, max(n::numeric) FILTER (WHERE name = 'read') AS read,
+               max(n::numeric) FILTER (WHERE name = 'changed') AS changed, max(n::numeric) FILTER (WHERE name = 'rows') AS rows
+        FROM unnest(ARRAY['calls', 'read', 'changed', 'rows']) AS name
+        CROSS JOIN LATERAL jsonb_path_query_first(stats -> name, '$ ? (@.type() == "number" && @ >= 0 && @ <= 1000000000000)') AS n) AS figure
     WHERE connector = %(connector)s AND account = %(account)s AND started_at >= counted.since
 )
 SELECT nullif((SELECT since FROM counted), '-infinity') AS since,

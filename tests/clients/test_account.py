@@ -103,7 +103,7 @@ class Process:
 @pytest.fixture
 async def process(database: Database) -> AsyncIterator[Process]:
     options = {"is_pooled": False, "min_size": 1, "max_size": 4, "statement_timeout_s": 1.0}
-    async with Pool(database.url, schema="public", **options) as pool:
+    async with Pool(database.service_url, schema="public", **options) as pool:
         yield Process(pool, database)
 
 

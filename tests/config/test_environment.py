@@ -1,11 +1,14 @@
 """Process settings: what is read from where, and that a refusal says everything but the secrets."""
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from listener.config.environment import Environment, load_environment, load_http_address, redacted
+from listener.config.values import Address
 from listener.core.errors import ConfigError
 
 URL = "postgresql://app:hunter2@db.internal/shop"
@@ -303,3 +306,9 @@ def test_the_older_name_is_told_where_it_was_given() -> None:
     assert problems(older)[0].startswith("CELERY_WORKER_MAX_TASKS_PER_CHILD: 'abc': ")
     assert problems({**older, "LISTENER_RECYCLE_AFTER": "x"})[0].startswith("LISTENER_RECYCLE_AFTER: 'x': ")
     assert load(CELERY_WORKER_MAX_TASKS_PER_CHILD="7").recycle_after == 7
+
+
+def test_an_address_that_is_copied_knows_its_variable() -> None:
+    address = Address("postgresql://h/d", "LISTENER_DIRECT_URL")
+    for copied in (copy.copy(address), copy.deepcopy(address), pickle.loads(pickle.dumps(address))):
+        assert (copied, copied.variable) == (address, "LISTENER_DIRECT_URL")

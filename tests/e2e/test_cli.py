@@ -212,7 +212,7 @@ def test_status_shows_queues_sessions_and_connectors(listeners: Services, orders
     done = listeners.run("status", "--json")
     assert done.returncode == DONE
     figures = json.loads(done.stdout)
-    assert figures.keys() == {"queues", "sessions", "connectors", "rejected"}
+    assert figures.keys() == {"queues", "closed", "sessions", "connectors", "rejected"}
     assert figures["queues"]["upload"] == {"pending": 0, "processing": 0, "failed": 1, "oldest_pending_s": 0.0}
     assert [session.keys() >= {"session_key", "pid", "backend_start"} for session in figures["sessions"]] == [True]
     assert [(one["connector"], one["account"], one["is_paused"]) for one in figures["connectors"]] == [
@@ -279,18 +279,19 @@ def test_retry_puts_rows_back_to_work(listeners: Services, orders: Orders, datab
 def test_status_and_rescue_know_attached_tables(database: Database, call: Call) -> None:
     database.execute("CREATE TABLE bills_of_the_yard (id bigint PRIMARY KEY)")
     database.execute("SELECT attach_queue('bills_of_the_yard'::regclass)")
+    database.grant()
     database.execute(
         "INSERT INTO bills_of_the_yard (id, status, claim_id, claimed_by, claimed_at)"
         " VALUES (1, 'Processing', 7, 999999, now()), (2, 'Failed', NULL, NULL, NULL)"
     )
-    told = call("status", DATABASE_URL=database.url)
+    told = call("status", DATABASE_URL=database.service_url)
     assert told.returncode == DONE, told
     assert [line.split()[:4] for line in told.stdout.splitlines() if "yard" in line] == [
         ["bills_of_the_yard", "0", "1", "1"]
     ]
-    found = call("rescue", "--dry-run", DATABASE_URL=database.url)
+    found = call("rescue", "--dry-run", DATABASE_URL=database.service_url)
     assert (found.returncode, found.stdout.startswith("bills_of_the_yard 1: claimed ")) == (FAILED, True)
-    assert "1 of 1 rows put back" in call("rescue", DATABASE_URL=database.url).stdout
+    assert "1 of 1 rows put back" in call("rescue", DATABASE_URL=database.service_url).stdout
     assert database.execute("SELECT status FROM bills_of_the_yard WHERE id = 1") == [("Pending",)]
 
 
@@ -298,10 +299,11 @@ def test_retry_knows_attached_tables(database: Database, call: Call) -> None:
     """Their keys are of any type, and their rows wait under any word."""
     database.execute("CREATE TABLE crates (label text PRIMARY KEY)")
     database.execute("SELECT attach_queue('crates'::regclass, ready => 'Packed', done => 'Sent')")
+    database.grant()
     database.execute(
         "INSERT INTO crates (label, status) VALUES ('a 1', 'Failed'), ('b', 'Sent'), ('c', 'Kept'), ('d', 'Failed')"
     )
-    url = {"DATABASE_URL": database.url}
+    url = {"DATABASE_URL": database.service_url}
     some = call("retry", "crates", "--id", "a 1", "--id", "b", "--id", "c", "--id", "b", **url)
     assert some.stdout == "2 rows put back to Packed\n"
     assert problem(some, FAILED) == "not retried, because no such row, or neither Failed nor done: c"
@@ -617,6 +619,7 @@ def test_run_waits_for_a_migration_where_it_is_told_to(empty_database: Database,
         service.close()
 
 
+@pytest.mark.own_role("the roles are made while the service waits for them")
 def test_run_waits_for_its_grants_where_it_is_told_to(empty_database: Database, commands: Services, psql: Path) -> None:
     """deploy/roles.sql, then the migration and only a moment later the grants on what it has made."""
     made = Roles(empty_database, f"of_{empty_database.name}", "public", psql)

@@ -56,6 +56,8 @@ def test_an_owners_connection_under_the_products_name_is_seen(
     with psycopg.connect(database.url, application_name="order-listener pool"):
         pass
     found = service_login.strangers()
+    if expected[0] and not service_login.watches:
+        pytest.skip("nobody reads the log of a server that the tests did not start")
     assert bool(found) is expected[0]
     assert all(each.startswith("order-listener pool as ") and each.endswith(database.name) for each in found)
 

@@ -33,7 +33,6 @@ UNPREPARED = {
     "start": "a part of claim",
     **dict.fromkeys(("is_stranded", "nth_stale_s", "has_bell"), "a part of survey, prepared with it"),
     "survey_all": "made of the surveys of all queues, which tests/engine runs",
-    "mark_old_orders": "a command, run by `listener migrate`",
     "number_again": "a cure, for a person to run",
     "limit_locks": "a command, run by `listener attach`",
 }
@@ -43,6 +42,7 @@ FIELDS: dict[str, sql.Composable] = {
     "table": sql.Identifier("configuration_params"),
     **{name: sql.Literal("x") for name in ("name", "kind", "checksum", "key", "value", "order_number")},
     "payload": sql.Literal("{}"),
+    "number": sql.Literal(1),
 }
 STATEMENT = re.compile(
     r"^\s*(SELECT\s|INSERT\s+INTO|UPDATE\s+\S+\s+SET|DELETE\s+FROM|WITH\s+\w+\s+AS|CREATE\s+(TABLE|INDEX|SCHEMA|OR)|ALTER\s|DROP\s"
@@ -92,7 +92,7 @@ def test_every_named_query_is_prepared_on_the_migrated_schema(database: Database
     if name in UNPREPARED:
         pytest.skip(UNPREPARED[name])
     is_of_a_queue = file == "queue" or name == "stuck"
-    fields = {**_fields(UPLOAD, "bigint"), "key_name": sql.Literal("id")} if is_of_a_queue else FIELDS
+    fields = {**FIELDS, **_fields(UPLOAD, "bigint"), "key_name": sql.Literal("id")} if is_of_a_queue else FIELDS
     text = sql.SQL(load(file)[name]).format(**fields).as_string(None)
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", text)))
     for number, parameter in enumerate(names, start=1):

@@ -1,7 +1,8 @@
 """One run at work: which lists it reads, and what it stores of them, page by page."""
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from listener.clients.shipstation.lists import read_named
@@ -44,16 +45,25 @@ def read_figures(document: Any) -> dict[str, Any]:
 
 
 class Cycle:
-    """One run at work. down: the lists that could not be read, and why."""
+    """One run at work. earlier: the figures of its earlier claims. down: the lists that could not be read, and why."""
 
-    def __init__(self, job: Job, params: Params, begun: Begun, reader: Reader, state: SyncState, base_url: str) -> None:
+    def __init__(
+        self,
+        job: Job,
+        params: Params,
+        begun: Begun,
+        earlier: Mapping[str, Any],
+        reader: Reader,
+        state: SyncState,
+        base_url: str,
+    ) -> None:
         self.reader = reader
         self._job = job
         self._params = params
         self._holder = Holder(run_id=job.id, claim_id=job.claim_id, begun_at=begun.started_at, is_dry=params.dry_run)
         self._state = state
         self._base_url = base_url
-        self._stats: dict[str, Any] = {**read_figures(job.row["stats"]), "complete": False}
+        self._stats: dict[str, Any] = {**earlier, "complete": False}
         self._calls_before: int = self._stats.get("calls", 0)
         self.down: dict[str, str] = dict(self._stats.get(LISTS_FAILED, {}))
         self._down_paths = {feed.path for feed in FEEDS if feed.name in self.down}
@@ -69,11 +79,11 @@ class Cycle:
         if not await self._read_urls() or self._job.row["reason"] != "webhook":
             marks = {**marks, **await self._owe(marks)}
             before = 0 if ORDERS.name in self._done else self._stats.get("changed", 0)
-            await self._unless_down(ORDERS, self._read_feed(ORDERS, marks))
+            await self._unless_down(ORDERS, partial(self._read_feed, ORDERS, marks))
             is_eventful = self._stats.get("changed", 0) > before
             for feed in plan.further(is_eventful, marks):
-                await self._unless_down(feed, self._read_feed(feed, marks))
-            await self._unless_down(FULFILLMENTS, self._check_suspects())
+                await self._unless_down(feed, partial(self._read_feed, feed, marks))
+            await self._unless_down(FULFILLMENTS, self._check_suspects)
             await self._retry_quarantined()
         self._stats["complete"] = not self.down
         await self._store_batch(Batch(list="", is_last=True))
@@ -88,13 +98,12 @@ class Cycle:
         done: list[str] = self._stats.get(LISTS_DONE, [])
         return done
 
-    async def _unless_down(self, feed: Feed, reading: Coroutine[Any, Any, None]) -> None:
+    async def _unless_down(self, feed: Feed, read: Callable[[], Awaitable[None]]) -> None:
         """Read a list; one that cannot be read is left to the next run, and the others are read all the same."""
         if feed.path in self._down_paths:
-            reading.close()
             return
         try:
-            await reading
+            await read()
         except ListDown as error:
             self._down_paths.add(feed.path)
             self.down[feed.name] = str(error)

@@ -71,10 +71,10 @@ class Sync:
             begun = await self._runs.begin(job.id, job.claim_id)
         except ClaimLost as error:
             return Release(str(error))
-        most = min(self._most_calls(), params.max_pages or self._most_calls())
-        most -= read_figures(job.row["stats"]).get("calls", 0)  # of its earlier claims
+        earlier = read_figures(job.row["stats"])
+        most = min(self._most_calls(), params.max_pages or self._most_calls()) - earlier.get("calls", 0)
         reader = Reader(self._client, now=begun.now, most_calls=most, size=params.batch_size)
-        cycle = Cycle(job, params, begun, reader, self._state, self._base_url)
+        cycle = Cycle(job, params, begun, earlier, reader, self._state, self._base_url)
         try:
             await cycle.run(await self._marks())
         except OutOfTime:
