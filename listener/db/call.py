@@ -70,14 +70,19 @@ async def make_settings(conn: psycopg.AsyncConnection[Any], statement: Statement
     try:
         await conn.execute(statement, params)
     except psycopg.errors.QueryCanceled:
-        for left in reversed(range(LIFTS)):
-            try:
-                await conn.execute(query("session", "unlimited"))
-                break
-            except psycopg.errors.QueryCanceled:
-                if not left:
-                    raise
+        await _lift_limit(conn)
         await conn.execute(statement, params)
+
+
+async def _lift_limit(conn: psycopg.AsyncConnection[Any]) -> None:
+    for left in reversed(range(LIFTS)):
+        try:
+            await conn.execute(query("session", "unlimited"))
+        except psycopg.errors.QueryCanceled:
+            if not left:
+                raise
+        else:
+            return
 
 
 def cut(conn: psycopg.AsyncConnection[Any]) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -253,10 +253,7 @@ def connected(url: str, schema: str, *, name: str = "listener migrate") -> Itera
         target_session_attrs=wanted_server(url),
     ) as conn:
         require_version(conn)
-        for _ in range(LIFTS):  # a preset statement_timeout may cut the very statement that lifts it
-            with suppress(psycopg.errors.QueryCanceled):
-                conn.execute(query("session", "unlimited"))
-                break
+        _lift_limit(conn)
         conn.execute(query("books", "prepare_session"), {"search_path": search_path(schema)})
         yield conn
 
@@ -282,3 +279,15 @@ def _set_lock_timeout(conn: psycopg.Connection, limit_s: float | None) -> None:
     """Bound every wait for a lock in this session; None = wait for ever."""
     limit_ms = 0 if limit_s is None else max(1, round(limit_s * 1000))
     conn.execute(query("books", "limit_lock_waits"), {"limit_ms": str(limit_ms)})
+
+
+def _lift_limit(conn: psycopg.Connection) -> None:
+    """A preset statement_timeout may cut the very statement that lifts it: then it is tried again."""
+    for left in reversed(range(LIFTS)):
+        try:
+            conn.execute(query("session", "unlimited"))
+        except psycopg.errors.QueryCanceled:
+            if not left:
+                raise
+        else:
+            return
