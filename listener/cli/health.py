@@ -36,9 +36,8 @@ def _check(address: tuple[str, int], path: str) -> str:
         reply = connection.getresponse()
         body = reply.read()
     except (OSError, http.client.HTTPException) as error:
-        raise ListenerError(
-            f"{host}:{port} does not answer: {str(error) or type(error).__name__}; is it running?"
-        ) from error
+        why = " ".join(str(error).split()) or type(error).__name__  # of another program: its words, line ends and all
+        raise ListenerError(f"{host}:{port} does not answer: {why}; is it running?") from error
     finally:
         connection.close()
     if reply.status != 200:

@@ -50,7 +50,7 @@ def retry(
     print(told)
     if missing:
         print(
-            f"listener: not retried, because no such row, or neither Failed nor done: {', '.join(map(str, missing))}",
+            f"listener: not retried, because no such row, or neither Failed nor done: {', '.join(missing)}",
             file=sys.stderr,
         )
         raise typer.Exit(1)

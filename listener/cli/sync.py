@@ -34,6 +34,8 @@ EVENTS = ("ORDER_NOTIFY", "SHIP_NOTIFY", "FULFILLMENT_SHIPPED")
 _LOOK_EVERY_S = 0.1
 # Our own probe of a paused account looks like a pause until its run is claimed, a moment later.
 _HINDERED_FOR_S = 2.0
+# A command that stands by a run tells so for at most 15 seconds after its last word; longer than that it only waits.
+_TAKEN_WITHIN_S = 20.0
 _OVER = frozenset({"Succeeded", "Failed", "Superseded"})
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
@@ -63,10 +65,10 @@ def sync(
     for line in _failures(run, figures):
         print(f"listener: {line}", file=sys.stderr)
     print(json.dumps(run, default=str) if as_json else _told(run, figures))
+    if dry_run and run["status"] == "Succeeded" and not figures.get("dry_run"):
+        print("listener: while it waited, a webhook or the schedule joined the run: it was a real one", file=sys.stderr)
     if run["status"] != "Succeeded" or figures.get(LISTS_FAILED):
         raise typer.Exit(1)
-    if dry_run and not figures.get("dry_run"):
-        print("listener: while it waited, a webhook or the schedule joined the run: it was a real one", file=sys.stderr)
 
 
 @cli.command()
@@ -137,13 +139,15 @@ async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _request(runs: SyncRuns, params: Mapping[str, Any], pause: Callable[[], Awaitable[str]]) -> int:
-    """Insert a run, or join the one that waits. Raises ListenerError when somebody works on one."""
+    """Insert a run, or join the one that waits. Raises ListenerError when somebody works on one, or stands by it."""
+    began_at = anyio.current_time()
     while (run_id := await runs.request(params)) is None:
         run = await runs.in_the_way()
-        if run is not None and (params.get("dry_run") or not run["is_new"]):
+        is_late = anyio.current_time() - began_at > _TAKEN_WITHIN_S
+        if run is not None and (params.get("dry_run") or is_late or not run["is_new"]):
             why = await pause()
             raise ListenerError(f"{BUSY}: {_in_the_way(run)}" + (f"\nthe account is {why}" if why else ""))
-        await anyio.sleep(_LOOK_EVERY_S)  # whoever inserted it takes it within seconds, or has left it
+        await anyio.sleep(_LOOK_EVERY_S)  # whoever stands by it takes it within seconds, or counts as dead
     return run_id
 
 
@@ -268,8 +272,10 @@ def _failures(run: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterator[st
     """Say what failed of a run: all of it, or some of its lists."""
     if run["status"] != "Succeeded":
         yield f"sync run {run['id']}: {run['last_error'] or run['status']}"
-    elif figures.get(LISTS_FAILED):
-        lists = ", ".join(f"{name} ({why})" for name, why in figures[LISTS_FAILED].items())
+    elif failed := figures.get(LISTS_FAILED):
+        lists = (
+            ", ".join(f"{name} ({why})" for name, why in failed.items()) if isinstance(failed, dict) else str(failed)
+        )
         yield f"sync run {run['id']} could not read {lists}; the others are read, and the next run tries again"
 
 

@@ -78,10 +78,12 @@ async def connect(url: str, name: str, *, limit_s: int = KEEPALIVES["connect_tim
             raise
         with translated(10.0, url):
             conn = await psycopg.AsyncConnection.connect(url, **{**options, "target_session_attrs": "any"})
-        told = conn.pgconn.parameter_status
+        told, server = conn.pgconn.parameter_status, f"{conn.info.host}:{conn.info.port}"
         is_standby, is_preset = (told(name) == b"on" for name in (b"in_hot_standby", b"default_transaction_read_only"))
         await conn.close()
-        raise Unreachable(explain_read_only(url, is_standby=is_standby, is_preset=is_preset)) from error.__cause__
+        raise Unreachable(
+            explain_read_only(url, server, is_standby=is_standby, is_preset=is_preset)
+        ) from error.__cause__
 
 
 class Pool:

@@ -163,9 +163,14 @@ def is_read_only(error: BaseException | None) -> bool:
     return trouble is not None and "25006" in trouble.sqlstates
 
 
-def explain_read_only(url: str, *, is_standby: bool, is_preset: bool) -> str:
-    """Say why no server of *url* takes writes, and what to do."""
+def explain_read_only(url: str, server: str, *, is_standby: bool, is_preset: bool) -> str:
+    """Say why no server of *url* takes writes, and what to do; server: host and port of the one that was looked at."""
     variable = url.variable if isinstance(url, Address) else "DATABASE_URL"
+    if is_standby and "," in where(url):
+        return (
+            f"none of the servers {where(url)} takes writes now, {server} is a standby: start the primary or promote"
+            f" one, or correct {variable}"
+        )
     if is_standby:
         return (
             f"the server at {where(url)} is a standby, which takes no writes: name the primary in {variable}, or all"

@@ -133,7 +133,8 @@ class Listener:
         """Work until SIGTERM or SIGINT (a second one cancels what still runs) or `stop`; logs as `listener run` does.
 
         While the database is away it waits. Raises ConfigError, DatabaseError for what no waiting mends: a program that
-        catches neither ends with exit code 1, and the last line on stderr says what is wrong and what to do.
+        catches neither ends with exit code 1, and the last lines on stderr say what is wrong and what to do.
+        What the driver said is in the message; the error has no cause.
         """
         try:
             env = self.settings()

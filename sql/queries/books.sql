@@ -49,7 +49,7 @@ DELETE FROM listener_migrations WHERE name = {name};
 -- name: foreign_tables
 -- What has a name of ours and cannot be ours: no table, or without columns that ours had from its first day on; tables of
 -- the older scripts are taken over as they are. made_by: the file that makes ours; null = the books themselves.
-SELECT c.relname::text AS relation, o.made_by, CASE WHEN c.relkind = 'r' THEN lacks.names END AS lacks
+SELECT c.relname::text AS relation, o.made_by, CASE WHEN c.relkind IN ('r', 'p') THEN lacks.names END AS lacks
 FROM (VALUES
     ('listener_migrations', NULL, 'name kind checksum applied_at'),
     ('orders_inbox', 'migrations/0002_orders_inbox.sql', ''),

@@ -84,3 +84,14 @@ def test_a_role_has_more_than_it_may_have(family: Ward, given: str, said: str) -
     assert found[0].seen.startswith(said.format(PREFIX))
     assert found[0].verdict == ("fail" if "NOLOGIN" in given else "warn")
     assert family.trouble() == {}
+
+
+def test_a_role_at_the_pools_address_is_judged_where_the_session_is_a_superusers(family: Ward) -> None:
+    family.database.execute(f"GRANT pg_read_all_data TO {PREFIX}_runtime")
+    (found,) = family.trouble(LISTENER_DIRECT_URL=family.database.url)["roles"]
+    family.paste(cures(found.advice))
+    assert found.seen.startswith(f"role {PREFIX}_runtime is a member of pg_read_all_data,")
+    roles = [each for each in family.examine(LISTENER_DIRECT_URL=family.database.url).findings if each.check == "roles"]
+    assert [each.verdict for each in roles] == ["ok"]
+    assert "is a superuser: no roles to compare" in roles[0].seen
+    assert f"{PREFIX}_runtime is in no role that may more" in roles[0].seen

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,13 @@ async def test_a_standby_is_told_from_a_preset(pair: Pair, database: Database) -
     assert told == (
         f"the server at {place} is a standby, which takes no writes: name the primary in LISTENER_DIRECT_URL,"
         " or all servers (host1,host2), of which the one that takes writes is used"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        gone = f"127.0.0.1:{closed.getsockname()[1]}"
+    both = f"postgresql://postgres@{gone},{place}"
+    assert await refusal(Address(both, "DATABASE_URL")) == (
+        f"none of the servers {gone},{place} takes writes now, {place.partition('/')[0]} is a standby:"
+        " start the primary or promote one, or correct DATABASE_URL"
     )
     database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     told = await refusal(database.url)

@@ -115,13 +115,14 @@ PARTS = {
         (reply(200, ["ready"]), "what answers at {0} is no listener: correct LISTENER_HTTP"),
         (reply(200, {"state": "ready"}), "what answers at {0} is no listener: correct LISTENER_HTTP"),
         (b"", "{0} does not answer: Remote end closed connection without response; is it running?"),
-        (b"SSH-2.0-OpenSSH\r\n", "{0} does not answer: SSH-2.0-OpenSSH\r\n; is it running?"),
+        (b"SSH-2.0-OpenSSH\r\n", "{0} does not answer: SSH-2.0-OpenSSH; is it running?"),
         (None, "{0} does not answer: timed out; is it running?"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(answer: bytes | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part that is not as it should be, and nothing else; also of a program that is no listener."""
-    monkeypatch.setattr("listener.cli.health._LIMIT_S", 0.3)
+    if answer is None:
+        monkeypatch.setattr("listener.cli.health._LIMIT_S", 0.3)
     with answering(answer) as (_, address), pytest.raises(ListenerError) as raised:
         _check(address, "/readyz")
     assert str(raised.value) == told.format(f"127.0.0.1:{address[1]}")

@@ -116,7 +116,9 @@ async def test_a_row_that_comes_due_is_started_when_it_does_although_nobody_anno
         before = polls(one)
         await until_async(lambda: polls(one) >= before + 2, what="a poll that sees it")
         one.poll_s = 3_600.0
+        before = polls(one)
         await quiet(work, 1)
+        assert polls(one) <= before + 1, "one that was asleep already; it is the alarm that wakes"
     assert one.of(Woke)[-1].reason in {"due", "slot", "armed"}
     assert not one.of(Unannounced)
 

@@ -37,9 +37,9 @@ OTHERS = {
     "scratch": set(),
 }
 #: Parts of statements, and commands that cannot be planned.
-PARTS = {"start", "unblocked", "same_key", "result_column", "undo_update", "undo_insert", "copy_orders", "clear_orders",
-         "prepare_merge", "statuses", "number_again", "is_stranded", "nth_stale_s", "has_bell", "survey_all",
-         "mark_old_orders"}  # fmt: skip
+PARTS = {"start", "unblocked", "same_key", "result_column", "undo_update", "undo_insert", "copy_orders",
+         "clear_orders", "prepare_merge", "statuses", "number_again", "is_stranded", "nth_stale_s", "has_bell",
+         "survey_all"}  # fmt: skip
 #: What a plan does not show: sequences, what functions and triggers do, and the commands' own words. Rolled back.
 DEEDS = (
     "SELECT nextval('listener_session_key')",
@@ -80,7 +80,8 @@ def statements() -> list[str]:
             if name not in OTHERS.get(path.stem, {name}):
                 continue
             for queue in (UPLOAD, IMPORT, SYNC) if path.stem == "queue" or name == "stuck" else (UPLOAD,):
-                fields = {**_fields(queue, "bigint"), "schema": sql.Identifier("public"), "key_name": sql.Literal("id")}
+                more = {"schema": sql.Identifier("public"), "key_name": sql.Literal("id"), "number": sql.Literal(1)}
+                fields = _fields(queue, "bigint") | more
                 fields["name"] = sql.Identifier("id")
                 texts.append(numbered(template(path.stem, name, fields).as_string(None)))
     return texts

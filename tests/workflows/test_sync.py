@@ -580,6 +580,32 @@ async def test_a_parcel_at_fault_is_put_aside_once_while_the_watermark_moves_pas
     assert shop.row("1")["tracking_number"] == "T1"
 
 
+async def test_records_at_fault_before_one_second_keep_their_names_when_they_are_tried_again(
+    shop: Station, api: Client
+) -> None:
+    """A retry begins later in the list than the pass did, and counts from there."""
+    shop.upload(*"APRQX")
+    base = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=50)
+    for number, second in {"A": 0, "P": 3, "R": 5, "Q": 5, "X": 5}.items():
+        made = (base + timedelta(seconds=second)).isoformat()
+        api.control("POST", "edit", {"orderNumber": number, "set": {}, "createDate": made})
+    api.fault({"poison": ["P", "Q"]})
+    await shop.sync(lookback_minutes=600)
+    aside = "SELECT place, attempts, resolved_at IS NULL FROM sync_quarantine ORDER BY place"
+    names = [place for place, _, _ in shop.database.execute(aside)]
+    assert len(names) == 2
+    for attempts in (2, 3, 4):
+        shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+        await shop.sync(reason="schedule")
+        assert shop.database.execute(aside) == [(name, attempts, True) for name in names]
+
+    api.control("DELETE", "faults")
+    shop.database.execute("UPDATE sync_quarantine SET retry_at = now()")
+    await shop.sync(reason="schedule")
+    assert [is_aside for _, _, is_aside in shop.database.execute(aside)] == [False, False]
+    assert shop.read() == set("APRQX")
+
+
 async def test_records_at_fault_that_share_a_name_are_both_in_its_query(shop: Station) -> None:
     """The earlier start counts, and none is earlier than any."""
     job = await shop.claim()

@@ -46,7 +46,13 @@ async def roles(case: Case) -> list[Finding]:
         if row["has"] == "is NOLOGIN":
             finding = fail(f"role {row['role']} may not log in", f"as an administrator: {row['cure']}")
         problems += [finding] if finding not in problems else []
-    role = (await case.patient.ask("server"))[0]
-    if role["is_superuser"]:
-        return [ok(f"{role['role']} is a superuser: no roles to compare; deploy/roles.sql makes one for each purpose")]
-    return problems or [ok(f"{role['role']} is in no role that may more than the service needs")]
+    if problems:
+        return problems
+    ours = {row["role"]: row["is_superuser"] for end in ends for row in await end.ask("server")}
+    words = [
+        f"{role} is a superuser: no roles to compare; deploy/roles.sql makes one for each purpose"
+        if is_superuser
+        else f"{role} is in no role that may more than the service needs"
+        for role, is_superuser in ours.items()
+    ]
+    return [ok("; ".join(words))]

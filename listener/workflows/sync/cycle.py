@@ -1,6 +1,7 @@
 """One run at work: which lists it reads, and what it stores of them, page by page."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -189,11 +190,12 @@ class Cycle:
                 await self._store(feed, [], [], again=list(entries.values()))
                 raise
             # it may lie closer by now, between others: then it has another name, and that of before is nobody's
-            left = {each.place for each in read_rows(feed, rows).unread} | {each.place for each in poison}
+            left, new = recognise(entries, poison)
+            left |= {each.place for each in read_rows(feed, rows).unread}
             await self._store(
                 feed,
                 rows,
-                [each for each in poison if each.place not in entries],
+                new,
                 done=[entry for place, entry in entries.items() if place not in left],
                 again=[entry for place, entry in entries.items() if place in left],
             )
@@ -226,3 +228,21 @@ class Cycle:
     async def _store_batch(self, batch: Batch) -> None:
         stored = await self._state.store(batch, self._holder, stats=self.figures())
         self._stats = added(self._stats, stored)
+
+
+def recognise(places: Iterable[str], poison: Iterable[Poison]) -> tuple[set[str], list[Poison]]:
+    """Tell which of the names in quarantine stand for records that were met again, and which records have none.
+
+    Without their numbers: a retry reads a part of the list that the name was given in, and counts from its beginning.
+    """
+    names = defaultdict[str, list[str]](list)
+    for place in sorted(places, key=lambda place: (len(place), place)):  # in the order of their numbers
+        names[plan.unnumbered(place)].append(place)
+    met, nameless = set[str](), list[Poison]()
+    for each in poison:
+        alike = names[plan.unnumbered(each.place)]
+        if alike:
+            met.add(alike.pop(0))
+        else:
+            nameless.append(each)
+    return met, nameless

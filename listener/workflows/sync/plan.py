@@ -221,6 +221,11 @@ def window(query: Query, number: int) -> str:
     return order + end + (f", number {number}" if number > 1 else "")
 
 
+def unnumbered(place: str) -> str:
+    """Return what records that lie before the same other one share of their names."""
+    return place.partition(", number ")[0]
+
+
 def within(created: str | None) -> str:
     """Name the first that lies before a record of this second: only such a name may be needed again, further on."""
     end = as_end(created)
