@@ -40,6 +40,11 @@ class Crew:
         if crew._failure is not None:
             raise crew._failure
 
+    def scope(self, deadline_s: float) -> anyio.CancelScope:
+        """A scope for one call, by the event loop's clock. Of the backend's own class: anyio.CancelScope() asks each
+        time which backend runs, a third of what a scope costs."""
+        return type(self._whole)(deadline=deadline_s)
+
     def start(self, call: Coroutine[Any, Any, None], scope: anyio.CancelScope) -> None:
         """Begin a call, which awaits nothing outside `scope`."""
         if self.is_cancelled:

@@ -19,6 +19,8 @@ from listener.engine.slots import Slots
 
 Handler: TypeAlias = Callable[[Sequence[Job]], Awaitable[Sequence[Outcome]]]
 
+_OUTCOMES = (Done, Retry, Snooze, Fail, Release)
+
 # A queue without a gate has nothing that holds it back while its API is down.
 UNGATED_PAUSE_S = 5.0
 
@@ -54,7 +56,7 @@ class Executor:
     ) -> None:
         """Begin one call in one slot, which the caller has taken. deadline_s: by the event loop's clock; `prolong`
         moves it from here on. let_go: told when the rows are settled."""
-        deadline = anyio.CancelScope(deadline=deadline_s)
+        deadline = crew.scope(deadline_s)
         self._deadlines.add(deadline)
         crew.start(self._run(crew, jobs, limits, deadline, let_go), deadline)
 
@@ -82,27 +84,24 @@ class Executor:
         operation = f"{self._queue}-{jobs[0].claim_id}-{jobs[0].id}"  # a claim may be several operations
         started_s = time.perf_counter()
         self._publish(OperationStarted(queue=self._queue, operation=operation, active=self._slots.active, jobs=jobs))
-        outcomes: dict[int, Outcome] = {}
+        outcomes: list[Outcome | None] = [None] * len(jobs)
         error: str | None = None
         with deadline:
-            error = await self._attempt(jobs, range(len(jobs)), outcomes)
+            error = await self._attempt(jobs, 0, outcomes)
         self._deadlines.discard(deadline)
         duration_s = time.perf_counter() - started_s
         if not deadline.cancelled_caught:
             result = "failed" if error else "completed"
-            if outcomes and all(isinstance(outcome, Release) for outcome in outcomes.values()):
+            if all(isinstance(outcome, Release) for outcome in outcomes):
                 result = "released"
         elif not crew.is_cancelled:
             allowed_s = deadline.deadline - (anyio.current_time() - duration_s)
             error = f"The handler did not end within {round(max(allowed_s, 0.0), 1):g} s (operation_timeout)."
             result = "timeout"
-            _fill(outcomes, jobs, Retry(error))
+            outcomes = [outcome or Retry(error) for outcome in outcomes]
         else:
             result = "cancelled"
-            if self._is_releasing():
-                _fill(outcomes, jobs, Release())
-            else:
-                outcomes.clear()
+            outcomes = [outcome or Release() for outcome in outcomes] if self._is_releasing() else []
         self._publish(
             OperationEnded(
                 queue=self._queue,
@@ -115,47 +114,43 @@ class Executor:
         )
         self._completer.put(self._settlements(jobs, outcomes, limits), let_go)
 
-    def _settlements(self, jobs: Sequence[Job], outcomes: dict[int, Outcome], limits: Limits) -> list[Settlement]:
+    def _settlements(self, jobs: Sequence[Job], outcomes: Sequence[Outcome | None], limits: Limits) -> list[Settlement]:
+        """None for all = their rows are left alone."""
         return [
-            settlement(
-                jobs[position], outcome, max_attempts=limits.max_attempts, backoff=self._backoff, jitter=random.random()
-            )
-            for position, outcome in sorted(outcomes.items())
+            settlement(job, outcome, max_attempts=limits.max_attempts, backoff=self._backoff, jitter=random.random())
+            for job, outcome in zip(jobs, outcomes, strict=False)
+            if outcome is not None
         ]
 
-    async def _attempt(self, jobs: Sequence[Job], positions: range, outcomes: dict[int, Outcome]) -> str | None:
-        """Call the handler; an exception from more than one job is not charged to all: halve until it stands alone."""
+    async def _attempt(self, jobs: Sequence[Job], first: int, outcomes: list[Outcome | None]) -> str | None:
+        """Call the handler, and put its answers where they belong, from the `first` on. An exception from more than
+        one job is not charged to all: halve until it stands alone."""
+        answers: Sequence[Outcome]
+        text: str | None = None
         try:
-            answers = await self._handler([jobs[position] for position in positions])
-            outcomes.update(zip(positions, _checked(answers, len(positions)), strict=True))
+            answers = _checked(await self._handler(jobs), len(jobs))
         except Unavailable as error:
-            held_back = Release(str(error)) if self._is_gated else Snooze(error.wait_s or UNGATED_PAUSE_S, str(error))
-            outcomes.update(dict.fromkeys(positions, held_back))
-            return str(error)
+            text = str(error)
+            answers = [Release(text) if self._is_gated else Snooze(error.wait_s or UNGATED_PAUSE_S, text)] * len(jobs)
         except Unreachable as error:  # our own database: no order's fault either
-            outcomes.update(dict.fromkeys(positions, Snooze(UNGATED_PAUSE_S, str(error))))
-            return str(error)
+            text = str(error)
+            answers = [Snooze(UNGATED_PAUSE_S, text)] * len(jobs)
         except Exception as error:  # noqa: BLE001 - a handler's surprise is its row's error, never the service's end
-            if len(positions) == 1:
-                text = f"{type(error).__name__}: {error}"
-                outcomes[positions[0]] = Retry(text)
-                return text
-            middle = positions[len(positions) // 2]
-            first = await self._attempt(jobs, range(positions[0], middle), outcomes)
-            second = await self._attempt(jobs, range(middle, positions[-1] + 1), outcomes)
-            return first or second
-        return None
-
-
-def _fill(outcomes: dict[int, Outcome], jobs: Sequence[Job], outcome: Outcome) -> None:
-    for position in range(len(jobs)):
-        outcomes.setdefault(position, outcome)
+            if len(jobs) > 1:
+                middle = len(jobs) // 2
+                before = await self._attempt(jobs[:middle], first, outcomes)
+                after = await self._attempt(jobs[middle:], first + middle, outcomes)
+                return before or after
+            text = f"{type(error).__name__}: {error}"
+            answers = [Retry(text)]
+        outcomes[first : first + len(jobs)] = answers
+        return text
 
 
 def _checked(answers: Sequence[Outcome], count: int) -> Sequence[Outcome]:
     if len(answers) != count:
         raise TypeError(f"the handler returned {len(answers)} outcomes for {count} jobs; return one for each, in order")
     for answer in answers:
-        if not isinstance(answer, Done | Retry | Snooze | Fail | Release):
+        if not isinstance(answer, _OUTCOMES):
             raise TypeError(f"the handler returned {answer!r}; return Done, Retry, Snooze or Fail")
     return answers
