@@ -11,6 +11,7 @@ from workbench import Bench, Work, bench
 
 from listener.core.events import JobFailed, Settled, Trouble
 from listener.core.job import Settle, Settlement
+from listener.engine import completer
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +44,25 @@ async def test_what_arrives_during_a_write_goes_into_the_next(database: Database
         assert [event.outcomes for event in one.of(Settled)] == [{"complete": 1}, {"complete": 19}]
         assert told == list(range(20))
     assert [row["status"] for row in read_all(database, ids)] == ["Uploaded"] * 20
+
+
+async def test_while_outcomes_keep_coming_in_they_are_gathered(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a write of several, what comes in at two different moments is one statement; a single one never waits."""
+    monkeypatch.setattr(completer, "_GATHER_S", 0.2)
+    insert(database, 4)
+    async with bench(database, Work()) as one, one.running(dispatches=False):
+        first, second, third, fourth = ([Settlement(job=job, kind=Settle.COMPLETE)] for job in await one.claim(4))
+        written = anyio.Event()
+        one.completer.put(first, lambda: None)
+        one.completer.put(second, written.set)
+        await written.wait()
+        one.completer.put(third, lambda: None)
+        await anyio.wait_all_tasks_blocked()
+        one.completer.put(fourth, lambda: None)
+        await one.completer.flush()
+        assert [event.outcomes for event in one.of(Settled)] == [{"complete": 2}, {"complete": 2}]
 
 
 async def test_large_parcels_are_not_torn_and_not_piled_up(database: Database) -> None:
