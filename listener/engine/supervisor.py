@@ -282,8 +282,8 @@ class Supervisor:
         for worker in self._workers.values():  # tables of one name in two schemas are told apart by a look
             dispatcher = worker.dispatcher
             if dispatcher.table.queue.table == table and dispatcher.hears():
-                self._publish(Rung(queue=dispatcher.name, by=by or "writer"))
                 dispatcher.wake.ring("call" if by else "notify")
+                self._publish(Rung(queue=dispatcher.name, by=by or "writer"))
 
     def _lose(self, error: ListenerError) -> None:
         if self._lost_at is None and self._has_connected:
