@@ -269,5 +269,6 @@ async def _fetch(
     conn: Connection, statement: Statement, params: Mapping[str, Any] | None, rows: AsyncRowFactory[Row]
 ) -> list[Row]:
     cursor = conn.cursor(row_factory=rows)
-    await cursor.execute(statement, params)
+    # what returns tuples runs again and again: prepared at once, the first rows after a start need not wait for plans
+    await cursor.execute(statement, params, prepare=True if rows is tuple_row else None)
     return await cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
