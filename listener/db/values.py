@@ -1,4 +1,4 @@
-"""What a row's values are in Python: whatever a column holds, it loses no claim.
+"""What a row's values are in Python, and how outcomes are sent: whatever a column holds, it loses no claim.
 
 Postgres holds values for which Python has none: 'infinity', a date in the year 20000, 24:00, JSON with a number of
 5,000 digits or 3,000 levels of nesting. The driver raises over them, which would fail the whole claim over one row,
@@ -6,8 +6,10 @@ and again at every restart. The connections are ours alone: a program's own keep
 """
 
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg.abc import AdaptContext, Buffer
@@ -57,3 +59,27 @@ def _read_json(text: str | bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         return f"unreadable JSON: {error}"
+
+
+def numbers(values: list[Any]) -> Any:
+    """Write whole numbers as the server reads an array: psycopg takes 3 µs for each (measured), this a tenth."""
+    return f"{{{','.join(map(str, values))}}}" if all(type(value) is int for value in values) else values
+
+
+def unless(values: list[Any], usual: Any) -> list[Any]:
+    """Send nothing when every value is the usual one."""
+    return [] if all(value == usual for value in values) else values
+
+
+def storable(text: str | None) -> str | None:
+    """Make a text one that Postgres can hold: neither NUL nor half of a surrogate pair; an error may quote anything."""
+    if text is None:
+        return None
+    return str(text).replace("\x00", "\N{SYMBOL FOR NULL}").encode(errors="backslashreplace").decode()
+
+
+def jsonable(value: Any) -> str:
+    """Write what JSON cannot hold as the text that Postgres reads back. Raises TypeError for what it could not read."""
+    if isinstance(value, date | time | timedelta | Decimal | UUID):
+        return str(value)
+    raise TypeError(f"a value of type {type(value).__name__} has no JSON form: {value!r:.80}")

@@ -1,10 +1,12 @@
 """Takes rows for one queue and hands them to the executor; knows which rows this process holds."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 
 import anyio
 import anyio.lowlevel
@@ -27,11 +29,13 @@ _LOCKED_PAUSE_S, _LONGEST_LOCKED_PAUSE_S = 0.02, 5.0
 # 21 ms after 40,000). One that took longer than this is followed by claims that go on from the last row, for so many
 # times as long, at most for a second: what stands before that row, as a retry does, waits meanwhile.
 _LONG_S, _SHARE, _LONGEST_S = 0.005, 20, 1.0
+# Who sleeps by its bell looks at all rows so long after a quick claim that found some, once for many of them.
+_WHOLE_PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What one claim brought. is_full: there may be more. is_partial: rows before the last claim's were not seen."""
+    """What one claim brought. is_full: there may be more. is_partial: it did not look at all rows."""
 
     jobs: Sequence[Job]
     is_full: bool
@@ -40,7 +44,7 @@ class Claimed:
 
 class Claimer:
     """One queue's claims. is_stopping: a cancellation from now on is a shutdown, and keeps what a claim brings.
-    has_left_some: the last claim left rows that are due, locked by somebody or before those that it looked at."""
+    has_left_some: the last claim left rows that are due, locked by somebody or not among those that it looked at."""
 
     def __init__(
         self,
@@ -68,6 +72,8 @@ class Claimer:
         self._locked_pause_s = _LOCKED_PAUSE_S
         self._last: Place | None = None
         self._goes_on_until = 0.0
+        self._quick_from = inf if table.queue.concurrency_key else 0.0
+        self._looks_at_all = True
 
     def begin(self, session_key: int, crew: Crew) -> None:
         """Claim for this session from now on; handler calls join the `crew`."""
@@ -86,15 +92,17 @@ class Claimer:
     def start_over(self) -> None:
         """Let the next claim look at all rows."""
         self._goes_on_until = 0.0
+        self._looks_at_all = True
 
-    def postpones(self, *, is_asleep: bool) -> bool:
-        """Tell whether the look at the rows before the last claim's can wait for the alarm that is set here. Who is
-        about to go to sleep must have seen them."""
-        if is_asleep:
-            self._wake.ring_in(max(self._goes_on_until - anyio.current_time(), 0.001))
-        else:
-            self.start_over()
-        return is_asleep
+    def postpones(self, claimed: Claimed, *, is_asleep: bool) -> bool:
+        """Tell whether the look at the rows that the last claim did not look at can wait for the alarm that is set
+        here. Who is about to go to sleep must have seen them, and who was woken and found none looks for why."""
+        left_s = self._goes_on_until - anyio.current_time()
+        if is_asleep and (claimed.jobs or left_s > 0):
+            self._wake.ring_in(max(left_s, _WHOLE_PAUSE_S))
+            return True
+        self.start_over()
+        return False
 
     async def claim(self, most: int, limits: Limits, *, is_first: bool) -> Claimed | Refusal | None:
         """Claim at most so many rows, and start them; None = the limits have changed, ask again.
@@ -122,7 +130,9 @@ class Claimer:
             self._start([[job] for job in claim.jobs], limits)
         self._set_alarms(claim)
         self.has_left_some = claim.passed_over or is_partial
-        if not claim.jobs:
+        if claim.jobs:
+            await asyncio.sleep(0)  # the calls begin; what follows is for the books, and would keep them 0.1 ms
+        else:
             await self._withdraw()
         claimed = Claimed(claim.jobs, len(claim.jobs) == most, is_partial)
         waiting = len(claim.jobs)
@@ -147,16 +157,30 @@ class Claimer:
         return count > 0
 
     async def _ask(self, most: int) -> tuple[Claim, bool, float]:
-        started_s = time.perf_counter()
-        start = self._last if anyio.current_time() < self._goes_on_until else None
-        if start is None:
-            self._wake.forget_alarm()  # the claim tells the next due time; alarms set meanwhile are kept
-        claim = await self._table.claim(limit=most, session_key=self._session_key, start=start)
+        started_s, now_s = time.perf_counter(), anyio.current_time()
+        start = self._last if now_s < self._goes_on_until else None
+        is_quick = start is None and not self._looks_at_all and now_s >= self._quick_from
+        if is_quick:
+            claim = await self._table.claim_quick(limit=most, session_key=self._session_key)
+        else:
+            if start is None:
+                self._wake.forget_alarm()  # the claim tells the next due time; alarms set meanwhile are kept
+            claim = await self._table.claim(limit=most, session_key=self._session_key, start=start)
+            self._looks_at_all = False
         duration_s = time.perf_counter() - started_s
-        if start is None and duration_s > _LONG_S and not self._table.queue.concurrency_key:  # a key's row is passed by
-            self._goes_on_until = anyio.current_time() + min(_SHARE * duration_s, _LONGEST_S)
+        search_s = duration_s if claim.search_s is None else claim.search_s
+        if start is None and search_s > _LONG_S:
+            self._spare(search_s, is_quick=is_quick)
         self._last = claim.last or self._last
-        return claim, start is not None, duration_s
+        return claim, is_quick or start is not None, duration_s
+
+    def _spare(self, search_s: float, *, is_quick: bool) -> None:
+        """A claim had to search for long: let the next ones do it in another way."""
+        until_s = anyio.current_time() + min(_SHARE * search_s, _LONGEST_S)
+        if is_quick:
+            self._quick_from = until_s
+        elif not self._table.queue.concurrency_key:  # a key's row is passed by
+            self._goes_on_until = until_s
 
     def _limits_after(self, limits: Limits, claim: Claim, duration_s: float) -> Limits:
         """The rescue goes by the timeout of now, which may be another one than before the claim, and the operation's

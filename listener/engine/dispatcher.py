@@ -195,8 +195,8 @@ class Dispatcher:
             bell.has_news()
         if reasons != {"due"}:
             self._claimer.forget_locked()
-        if reasons - _MOSTLY_NEW:
-            self._claimer.start_over()
+        if reasons - _MOSTLY_NEW or ("notify" in reasons and not bell.is_on):
+            self._claimer.start_over()  # woken by another one's bell: the row is probably gone, and one claim must do
         found: Found | None = None
         while found is None:
             found = await self._step(bell, reasons)
@@ -233,7 +233,7 @@ class Dispatcher:
             bell.found_work()
         if is_first and reasons == {"poll"} and self.hears() and self._was_quiet:
             self._tell_unannounced(claimed.jobs, bell)
-        if claimed.is_full or (claimed.is_partial and not self._claimer.postpones(is_asleep=bell.is_on)):
+        if claimed.is_full or (claimed.is_partial and not self._claimer.postpones(claimed, is_asleep=bell.is_on)):
             return None
         return Found.NOTHING
 

@@ -1,5 +1,6 @@
 """The dispatcher claims at the right moment, never more than it has slots for, and settles all that it claimed."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -594,17 +595,77 @@ async def test_after_a_long_claim_the_next_go_on_where_it_ended(database: Databa
         claims = one.dispatcher._claimer
         claims.begin(SESSION, crew)
 
-        async def claim() -> tuple[int, bool]:
+        async def claim() -> claimer.Claimed:
             claimed = await claims.claim(5, one.limits, is_first=False)
             assert isinstance(claimed, claimer.Claimed)
+            return claimed
+
+        def found(claimed: claimer.Claimed) -> tuple[int, bool]:
             return len(claimed.jobs), claimed.is_partial
 
-        assert await claim() == (1, False)
+        assert found(await claim()) == (1, False)
         insert(database, priority=1)
-        assert await claim() == (0, True)
-        assert claims.postpones(is_asleep=True)
+        nothing = await claim()
+        assert found(nothing) == (0, True)
+        assert claims.postpones(nothing, is_asleep=True)
         assert anyio.current_time() < one.wake._due_at <= anyio.current_time() + 1.0
         insert(database)
-        assert await claim() == (1, True)
-        assert not claims.postpones(is_asleep=False)
-        assert await claim() == (1, False)
+        assert found(await claim()) == (1, True)
+        assert not claims.postpones(nothing, is_asleep=False)
+        assert found(await claim()) == (1, False)
+
+
+async def armed(one: Bench) -> None:
+    await until_async(lambda: one.of(BellArmed) and len(one.of(Checked)) > 1, what="the bell, and the look after it")
+
+
+async def test_who_sleeps_looks_at_all_rows_a_moment_after_a_quick_claim(database: Database) -> None:
+    """What a quick claim does not see, here a row of a table below, is found though nobody rings for it again."""
+    database.execute("CREATE TABLE heir () INHERITS (orders_inbox)")
+    work = opened()
+    async with bench(database, work, limits=Limits(concurrency=5)) as one:
+        one.hears = True
+        async with one.running():
+            await armed(one)
+            database.execute("INSERT INTO heir (id, order_number) VALUES (9, 'x')")
+            insert(database)
+            one.wake.ring("notify")
+            await quiet(work, 2)
+    assert work.seen[-1] == 9
+
+
+async def test_who_was_rung_for_and_finds_nothing_quickly_looks_at_all_rows_at_once(database: Database) -> None:
+    database.execute("CREATE TABLE heir () INHERITS (orders_inbox)")
+    work = opened()
+    async with bench(database, work, limits=Limits(concurrency=5)) as one:
+        one.hears = True
+        async with one.running():
+            await armed(one)
+            one.events.clear()
+            database.execute("INSERT INTO heir (id, order_number) VALUES (9, 'x')")
+            one.wake.ring("notify")
+            await quiet(work, 1)
+        assert "due" not in [event.reason for event in one.of(Woke)]
+        assert [event.claimed for event in one.of(Checked)][:2] == [0, 1]
+
+
+@pytest.mark.parametrize("is_long", [True, False])
+async def test_after_a_quick_claim_that_searched_for_long_the_next_is_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch, is_long: bool
+) -> None:
+    """Rows due later may stand in its way, or dead ones."""
+    monkeypatch.setattr(claimer, "_LONG_S", math.inf)
+    insert(database)
+    async with bench(database, opened()) as one, one.running(dispatches=False) as crew:
+        claims = one.dispatcher._claimer
+        claims.begin(SESSION, crew)
+        kinds: list[bool] = []
+        for _ in range(3):
+            claimed = await claims.claim(5, one.limits, is_first=False)
+            assert isinstance(claimed, claimer.Claimed)
+            kinds.append(claimed.is_partial)
+            insert(database)
+            if is_long:  # from the first quick one on
+                monkeypatch.setattr(claimer, "_LONG_S", 0.0)
+                monkeypatch.setattr(claimer, "_SHARE", 1e9)
+        assert kinds == [False, True, not is_long]
