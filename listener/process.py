@@ -4,7 +4,7 @@ The service (`app.py`) and a user's program (`library/`) differ in their queues 
 """
 
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -34,7 +34,7 @@ from listener.engine.executor import Executor
 from listener.engine.polling_metrics import PollingMetrics
 from listener.engine.rescuer import Rescuer
 from listener.engine.slots import Slots
-from listener.engine.supervisor import Supervisor, Worker
+from listener.engine.supervisor import Chore, Supervisor, Worker
 from listener.engine.survey import Survey
 from listener.engine.wake import Wake
 from listener.engine.watch import Watch
@@ -83,7 +83,7 @@ class Process:
         self._dispatchers: list[Dispatcher] = []
         self._modes: dict[str, tuple[bool, bool, float]] = {}
         self._stack = AsyncExitStack()
-        self.chores, self.routes = list[Callable[[], Coroutine[Any, Any, None]]](), list[Route]()
+        self.chores, self.routes = list[Chore](), list[Route]()
         self._metrics = Metrics(self._names)
         self._event_log = logs.EventLog(
             dict(nouns),
@@ -224,6 +224,7 @@ class Process:
             is_ending=lambda: self.supervisor.state == "stopping",
         )
         self.bus.subscribe(polling.on_event, Checked)
+        self.chores.append(polling.run)
 
         def look() -> None:
             for dispatcher in self._dispatchers:
@@ -248,13 +249,8 @@ class Process:
             configuration=self.configuration,
             shutdown_timeout_s=self.env.shutdown_timeout_s,
             verify=self._verify,
-            chores=(polling.run, self._do_chores),
+            chores=self.chores,
         )
-
-    async def _do_chores(self) -> None:
-        async with anyio.create_task_group() as group:
-            for chore in self.chores:
-                group.start_soon(chore)
 
     async def _verify(self) -> None:
         if self.env.is_pooled:  # the session has shown that its own address is good
@@ -274,7 +270,6 @@ class Process:
             self._running,
             self.configuration,
             accounts=self._accounts,
-            troubles=self.supervisor.troubles,
         )
 
     def _obey_level(self, _loaded: Event) -> None:

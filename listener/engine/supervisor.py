@@ -44,6 +44,8 @@ SELF_TEST_EVERY_S = 300.0
 # Seconds that cancelled calls and their settles may take; afterwards their rows are rescued with the session.
 _SETTLING_LIMIT_S = 5.0
 
+Chore = Callable[[], Coroutine[Any, Any, None]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
@@ -57,7 +59,8 @@ class Supervisor:
     """The engine's life. `state` is for `/readyz`: starting, connected, reconnecting, stopping, stopped.
 
     verify: awaited at each connect, before anything is read or claimed.
-    chores: run beside the work, until cancelled, while there is a session; they survive their own database trouble.
+    chores: run beside the work, until cancelled, while there is a session; they survive their own database trouble. The
+    list may grow until `run`.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Supervisor:
         configuration: Configuration,
         shutdown_timeout_s: float,
         verify: Callable[[], Awaitable[None]],
-        chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+        chores: Sequence[Chore],
     ) -> None:
         self.state = "starting"
         self.detail = "no connection yet"
@@ -90,7 +93,7 @@ class Supervisor:
         self._configuration = configuration
         self._shutdown_timeout_s = shutdown_timeout_s
         self._verify = verify
-        self._chores: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (configuration.follow, *chores)
+        self._chores = chores
         self._former: Session | None = None
         self._lost_at: float | None = None
         self._has_connected = False
@@ -120,10 +123,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run until stopped. Raises DatabaseError if the first connection shows what no waiting mends."""
-        while not self._stopping.is_set():
-            error = await self._live()
-            if error is None:
-                break
+        while not self._stopping.is_set() and (error := await self._live()) is not None:
             is_awaited = self.awaits_migration and isinstance(error, Unmigrated | Ungranted)
             if not self._has_connected and is_final(error) and not is_awaited:
                 raise error
@@ -132,12 +132,9 @@ class Supervisor:
 
     async def _live(self) -> ListenerError | None:
         """Hold one session until it is lost (returns why) or we were stopped (returns None)."""
-        try:
-            session = await self._open()
-        except DatabaseError as error:
-            return error
-        if session is None:
-            return None
+        session = await self._open()
+        if not isinstance(session, Session):
+            return session
         failure: ListenerError | None = None
         try:
             await self._serve(session)
@@ -149,31 +146,29 @@ class Supervisor:
             self._former = session
         return failure
 
-    async def _open(self) -> Session | None:
+    async def _open(self) -> Session | DatabaseError | None:
+        """Return a session, why there is none, or None when we were stopped first."""
+        opened: Session | DatabaseError | None = None
         async with anyio.create_task_group() as connecting:
 
             async def give_up() -> None:
                 await self._stopping.wait()
                 connecting.cancel_scope.cancel("stopping")
 
-            session: Session | None = None
-            failure: DatabaseError | None = None
             connecting.start_soon(give_up)
             try:
-                session = await Session.open(self._direct_url, schema=self._pool.schema)
+                opened = await Session.open(self._direct_url, schema=self._pool.schema)
             except DatabaseError as error:  # outside the group it would arrive wrapped
-                failure = error
+                opened = error
             connecting.cancel_scope.cancel("connected")
-        if failure is not None:
-            raise failure
-        return session
+        return opened
 
     async def _serve(self, session: Session) -> None:
         async with anyio.create_task_group() as scope:
             session.on_heard(self._hear)
             scope.start_soon(self._until_lost, session.listen)
             await self._prepare(session)
-            for chore in self._chores:
+            for chore in (self._configuration.follow, *self._chores):
                 scope.start_soon(chore)
             scope.start_soon(self._watch.run, session.key)
             for worker in self._workers.values():

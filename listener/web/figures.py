@@ -1,6 +1,6 @@
 """What the routes show, gathered from the parts of one process. Implements `api.Service`; changes nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +20,6 @@ class Figures:
     """Reads the process and its database.
 
     accounts: (connector, account) that this process works with; another key's pause is not its affair.
-    troubles: queue → why it could not be looked at.
     """
 
     def __init__(
@@ -34,7 +33,6 @@ class Figures:
         configuration: Configuration,
         *,
         accounts: frozenset[tuple[str, str]],
-        troubles: Callable[[], dict[str, str]],
     ) -> None:
         self._pool = pool
         self._tables = tables
@@ -44,7 +42,6 @@ class Figures:
         self._operations = operations
         self._configuration = configuration
         self._accounts = accounts
-        self._troubles = troubles
 
     async def metrics(self) -> bytes:
         """Return the exposition text, with gauges read from the database now."""
@@ -80,7 +77,7 @@ class Figures:
             parts["connectors"] = {f"{b['connector']} {b['account']}": _connector(b) for b in await self._budgets()}
         except DatabaseError as error:
             parts["database"] = {"status": "down", "detail": str(error)}
-        troubles = self._troubles()
+        troubles = self._supervisor.troubles()
         parts["queues"] = {
             table.queue.name: {"status": "trouble", "detail": troubles[table.queue.name]}
             if table.queue.name in troubles
