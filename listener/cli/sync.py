@@ -15,7 +15,7 @@ from listener.app import assign_sync, credentials, shipstation
 from listener.cli.database import opened
 from listener.clients.shipstation.client import CONNECTOR, account_name
 from listener.config.environment import Environment, load_environment
-from listener.core.errors import ConfigError, ListenerError
+from listener.core.errors import ConfigError, ListenerError, most_telling
 from listener.db.budgets import read_budgets
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
@@ -110,32 +110,43 @@ def _lines(figures: Mapping[str, Any], *before: str) -> Iterator[tuple[str, Any]
 
 async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
     """Insert a run and work on the queue until it is over, whoever took it. Raises ListenerError."""
-    failure: ListenerError | None = None
     run: dict[str, Any] = {}
     async with opened(env) as pool:
         account = account_name(credentials(env)[0])
         runs = SyncRuns(pool, connector=CONNECTOR, account=account)
         await QueueTable(pool, SYNC).rescue()  # one that was killed, where no service would
         run_id = await _request(runs, params, lambda: _pause(pool, account))
-        async with AsyncExitStack() as stack:
-            process = await stack.enter_async_context(Process(env, {SYNC.name: SYNC.noun}, serves=False))
-            await assign_sync(process, stack)
+        try:
+            run = await _work(env, pool, runs, run_id, account)
+        finally:
+            if run.get("status") not in _OVER:
+                with anyio.CancelScope(shield=True):
+                    await runs.stand_by(run_id, stays=False)
+    return run
+
+
+async def _work(env: Environment, pool: Pool, runs: SyncRuns, run_id: int, account: str) -> dict[str, Any]:
+    """Work on the queue until the run is over, or something keeps it waiting; returns the run. Raises ListenerError."""
+    failure: ListenerError | None = None
+    run: dict[str, Any] = {}
+    async with AsyncExitStack() as stack:
+        process = await stack.enter_async_context(Process(env, {SYNC.name: SYNC.noun}, serves=False))
+        await assign_sync(process, stack)
+        try:
             async with anyio.create_task_group() as group:
 
                 async def work() -> None:
-                    nonlocal failure
-                    try:
-                        await process.run()
-                    except ListenerError as error:  # outside the group it would arrive wrapped
-                        failure = error
+                    await process.run()
                     group.cancel_scope.cancel("stopped")
 
                 group.start_soon(work)
                 run = await _outcome(runs, run_id, lambda: _hindrance(pool, process, account))
                 process.supervisor.stop()
-        if failure is not None:
-            raise failure
-        return run or await _interrupted(runs, run_id)
+        except* ListenerError as errors:
+            failure = most_telling(errors)
+    if failure is not None:
+        raise failure
+    return run or await _interrupted(runs, run_id)
 
 
 async def _request(runs: SyncRuns, params: Mapping[str, Any], pause: Callable[[], Awaitable[str]]) -> int:
@@ -153,7 +164,6 @@ async def _request(runs: SyncRuns, params: Mapping[str, Any], pause: Callable[[]
 
 async def _interrupted(runs: SyncRuns, run_id: int) -> dict[str, Any]:
     """Read the run that the process has ended with; it may have been done by the first signal. Raises ListenerError."""
-    await runs.stand_by(run_id, stays=False)
     run = await runs.read(run_id)
     if run is not None and run["status"] in _OVER:
         return run
@@ -190,7 +200,6 @@ async def _outcome(runs: SyncRuns, run_id: int, hindrance: Callable[[], Awaitabl
         if not why:
             free_at = anyio.current_time()
         elif anyio.current_time() - free_at > _HINDERED_FOR_S:
-            await runs.stand_by(run_id, stays=False)
             return {**run, "last_error": f"{why}; the run waits in sync_runs"}
         await anyio.sleep(_LOOK_EVERY_S)
 

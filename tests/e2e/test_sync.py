@@ -172,6 +172,25 @@ def test_the_command_alone_goes_on_after_a_kill_and_after_a_stop(town: World) ->
     assert runs(town, "status <> 'Succeeded'") == []
 
 
+def test_the_command_that_fails_stands_by_its_run_no_more(town: World) -> None:
+    """Else the next one takes it for another that works, until that one counts as dead."""
+    nowhere = f"{town.database.service_url}_that_nobody_made"
+    failed = town.listeners.run("sync", "shipstation", LISTENER_DIRECT_URL=nowhere)
+    assert (failed.returncode, "does not exist" in failed.stderr) == (1, True), failed.stderr
+    assert town.database.execute("SELECT claimed_at FROM sync_runs WHERE status = 'Pending'") == [(None,)]
+    town.database.execute("DELETE FROM sync_runs WHERE status = 'Pending'")
+
+
+def test_the_command_tells_that_its_run_was_deleted(town: World) -> None:
+    town.api.fault({"latency_s": 1.0, "method": "GET"})
+    command = at_work(town)
+    [(run_id,)] = town.database.execute("DELETE FROM sync_runs WHERE status = 'Processing' RETURNING id")
+    town.api.control("DELETE", "faults")
+    assert command.process.wait(30) == 1, command.log_text
+    assert f"listener: sync run {run_id} was deleted" in command.log_text
+    assert "Traceback" not in command.log_text
+
+
 def test_the_schedule_starts_one_run_on_any_number_of_replicas(town: World, pair: tuple[Service, Service]) -> None:
     idle(town)
     town.orders.insert(1)
