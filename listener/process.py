@@ -255,9 +255,9 @@ class Process:
     async def _verify(self) -> None:
         if self.env.is_pooled:  # the session has shown that its own address is good
             await probe(self.env.database_url.get_secret_value())
-        await self.pool.inspect(lambda conn: verify_async(conn, self.env.schema_name))
+        await self.pool.transaction(lambda conn: verify_async(conn, self.env.schema_name), name="verify")
         if self.supervisor.awaits_migration:  # what is new in this release may be granted a moment later
-            await self.pool.inspect(verify_granted)
+            await self.pool.transaction(verify_granted, name="verify")
         await self._prepare()
 
     def _figures(self) -> Figures:

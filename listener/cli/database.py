@@ -15,5 +15,5 @@ async def opened(env: Environment) -> AsyncIterator[Pool]:
     url = env.database_url.get_secret_value()
     await probe(url)  # says at once what is wrong with the address, instead of a pool's time-out
     async with Pool(url, schema=env.schema_name, is_pooled=env.is_pooled, min_size=0, max_size=1) as pool:
-        await pool.inspect(lambda conn: verify_async(conn, env.schema_name))
+        await pool.transaction(lambda conn: verify_async(conn, env.schema_name), name="verify")
         yield pool

@@ -1,6 +1,8 @@
 -- The session: the process's dedicated connection, whose life is the lease of its rows.
 
--- How values and names are written is what the driver reads and `listener doctor` compares, whatever a role presets.
+-- The driver reads dates and intervals in one style, `listener doctor` compares definitions in which no name is quoted that need
+-- not be: whatever a role presets, each connection (and behind a pooler each transaction) says so itself, with its other settings,
+-- because a round trip of its own would cost every claim there. So do the settings of watch.sql and books.sql; a test compares them.
 
 -- name: settings
 -- Server-side keepalives: a host that dies is noticed after 5 + 3 × 2 s. The statement timeout bounds what our own

@@ -619,6 +619,23 @@ def test_run_waits_for_a_migration_where_it_is_told_to(empty_database: Database,
         service.close()
 
 
+def test_what_a_database_presets_harms_nobody_behind_a_pooler(
+    database: Database, commands: Services, call: Call
+) -> None:
+    """No setting outlives a transaction there, so the look at the schema brings its own as everything else does."""
+    for preset in ("datestyle = 'German'", "search_path = pg_catalog"):
+        database.execute(f"ALTER DATABASE {database.name} SET {preset}")
+    url = database.service_url
+    apart = {"DATABASE_URL": url, "LISTENER_DIRECT_URL": f"{url}{'&' if '?' in url else '?'}connect_timeout=5"}
+    shown = call("status", **apart)
+    assert (shown.returncode, shown.stderr) == (DONE, "")
+    service = commands.start(LISTENER_AWAIT_MIGRATION="true", **apart)
+    try:
+        assert service.wait_ready().stop() == 0
+    finally:
+        service.close()
+
+
 @pytest.mark.own_role("the roles are made while the service waits for them")
 def test_run_waits_for_its_grants_where_it_is_told_to(empty_database: Database, commands: Services, psql: Path) -> None:
     """deploy/roles.sql, then the migration and only a moment later the grants on what it has made."""

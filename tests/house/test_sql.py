@@ -1,6 +1,7 @@
 """SQL lives in sql/: every named query is used and runs on the migrated schema, and no Python file holds any."""
 
 import ast
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,21 @@ def test_every_named_query_is_prepared_on_the_migrated_schema(database: Database
 
     (row,) = conn.execute("SELECT parameter_types::text[] AS types FROM pg_prepared_statements WHERE name = 'named'")
     assert len(row["types"]) == len(names)
+
+
+STYLES = {"datestyle": "ISO", "intervalstyle": "postgres", "quote_all_identifiers": "off"}
+
+
+def test_who_sets_a_connection_up_says_how_values_are_written() -> None:
+    """Whatever a role or a database presets: the driver reads one style, and the doctor compares definitions."""
+    makers = [(file, name) for file, name in QUERIES if "set_config('search_path'" in load(file)[name]]
+    assert len(makers) == 6
+    silent = [
+        (*maker, style)
+        for maker, style in itertools.product(makers, STYLES.items())
+        if f"set_config('{style[0]}', '{style[1]}', " not in load(maker[0])[maker[1]]
+    ]
+    assert silent == []
 
 
 def test_a_query_is_named_once_in_its_file() -> None:

@@ -19,6 +19,10 @@ def polls(shop: Service) -> int:
 
 
 def commits(database: Database) -> int:
+    """Transactions that ended in this database, which are statements as long as each is one of its own: ten statements
+    in one BEGIN … COMMIT would count as one. Not seen either: a transaction that is still open, what is asked outside
+    of any (the notices that LISTEN brings), and another database's. A backend tells of its own once a second.
+    """
     [(count,)] = database.execute(
         "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
     )
