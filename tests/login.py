@@ -82,6 +82,10 @@ class Login:
         """Connections of the product as anybody else than it should be, since the last call."""
         return []
 
+    def apart(self) -> "Login":
+        """The same with roles of its own, which may see the sessions of others."""
+        return self
+
     def drop(self, admin: psycopg.Connection) -> None:
         """Drop the roles, which nothing may need any more."""
 
@@ -145,6 +149,9 @@ class RuntimeLogin(Login):
         self.look()
         found, self._found = self._found, []
         return found
+
+    def apart(self) -> "RuntimeLogin":
+        return RuntimeLogin(psql=self.psql, prefix=f"{self.prefix}_apart", monitor=True)
 
     def drop(self, admin: psycopg.Connection) -> None:
         for role in ROLES:

@@ -31,7 +31,7 @@ def cures(advice: str) -> str:
 
 
 def test_a_superuser_has_nothing_to_compare(patient: Ward) -> None:
-    (found,) = [each for each in patient.examine().findings if each.check == "roles"]
+    (found,) = [each for each in patient.examine(DATABASE_URL=patient.database.url).findings if each.check == "roles"]
     assert found.verdict == "ok"
     assert "is a superuser: no roles to compare" in found.seen
 

@@ -8,8 +8,6 @@ from queues import lease
 
 from cli.ward import SCHEMA, Ward
 
-pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
-
 
 @contextmanager
 def past_the_triggers(patient: Ward, key: str, value: str) -> Iterator[None]:
@@ -104,9 +102,10 @@ def test_rows_have_failed(inbox: Ward) -> None:
 
 
 def test_an_attached_table_is_looked_at_too(patient: Ward) -> None:
-    execute = patient.database.execute
-    execute('CREATE TABLE "Bills 100%" ("no" bigint PRIMARY KEY, "queue status" text)')
-    execute("SELECT attach_queue('\"Bills 100%\"'::regclass, ready => 'Do %s', done => 'Did')")
+    execute, as_owner = patient.database.execute, patient.database.execute_as_owner
+    as_owner('CREATE TABLE "Bills 100%" ("no" bigint PRIMARY KEY, "queue status" text)')
+    as_owner("SELECT attach_queue('\"Bills 100%\"'::regclass, ready => 'Do %s', done => 'Did')")
+    patient.login.grant(patient.database.url, SCHEMA)
     execute("INSERT INTO \"Bills 100%\" (\"no\", status, scheduled_at) VALUES (5, 'Do %s', now() - interval '1 hour')")
     found = patient.only("work")
     assert "1 row of Bills 100% due for more than 300 s (oldest: Bills 100%.no = 5)" in found.seen

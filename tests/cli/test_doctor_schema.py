@@ -8,14 +8,13 @@ from conftest import Database, Server, fresh_database
 from psycopg import sql
 
 from cli.ward import SCHEMA, Ward
-from listener.db.migrate import migrate
 
-pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
+with_its_own_role = pytest.mark.own_role("the doctor comes as a role that the test has made, with other rights")
 
 
 def test_never_migrated(patient: Ward, server: Server) -> None:
     with fresh_database(server) as empty:
-        found = patient.trouble(DATABASE_URL=empty.url)
+        found = patient.trouble(DATABASE_URL=patient.login.url(empty.url))
     (finding,) = found["migrations"]
     assert "was never migrated" in finding.seen
     assert finding.advice == "run `listener migrate`"
@@ -52,10 +51,12 @@ def stranger(patient: Ward) -> Iterator[Database]:
         execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
+@with_its_own_role
 def test_a_role_with_exactly_the_privileges_is_enough(patient: Ward, stranger: Database) -> None:
     assert patient.trouble(DATABASE_URL=stranger.url) == {}
 
 
+@with_its_own_role
 def test_privileges_are_missing(patient: Ward, stranger: Database) -> None:
     (role,) = stranger.execute("SELECT current_user")[0]
     stranger.close()
@@ -71,6 +72,7 @@ def test_privileges_are_missing(patient: Ward, stranger: Database) -> None:
     assert patient.trouble(DATABASE_URL=stranger.url) == {}
 
 
+@with_its_own_role
 def test_the_schema_and_temporary_tables_are_closed(patient: Ward, stranger: Database) -> None:
     (role,) = stranger.execute("SELECT current_user")[0]
     stranger.close()
@@ -88,6 +90,7 @@ def test_the_schema_and_temporary_tables_are_closed(patient: Ward, stranger: Dat
     patient.database.execute(f'GRANT USAGE ON SCHEMA "{SCHEMA}" TO {role}')
 
 
+@with_its_own_role
 def test_row_security_hides_rows(patient: Ward, stranger: Database) -> None:
     patient.database.execute("ALTER TABLE orders_inbox ENABLE ROW LEVEL SECURITY")
     found = patient.trouble(DATABASE_URL=stranger.url)
@@ -97,6 +100,7 @@ def test_row_security_hides_rows(patient: Ward, stranger: Database) -> None:
     assert finding.advice.startswith('CREATE POLICY listener ON "Shop_1".orders_inbox TO stranger_of_')
 
 
+@with_its_own_role
 def test_a_question_that_may_not_be_asked_is_not_passed_over(patient: Ward, stranger: Database) -> None:
     (role,) = stranger.execute("SELECT current_user")[0]
     stranger.close()
@@ -110,6 +114,7 @@ def test_a_question_that_may_not_be_asked_is_not_passed_over(patient: Ward, stra
     patient.cured_by(found["grants"][0].advice.removeprefix("as the owner: ").partition("; or")[0])
 
 
+@with_its_own_role
 def test_other_roles_sessions_cannot_be_seen(patient: Ward, stranger: Database) -> None:
     (role,) = stranger.execute("SELECT current_user")[0]
     stranger.close()
@@ -146,22 +151,24 @@ def test_a_trigger_is_missing(patient: Ward) -> None:
     statement, _, rest = found.advice.partition("; ")
     assert rest == "then run `listener migrate`"
     patient.paste(statement)
-    assert migrate(patient.database.url, SCHEMA).applied == ("triggers/sync_runs_retry.sql",)
+    assert patient.migrate() == ("triggers/sync_runs_retry.sql",)
     assert patient.trouble() == {}
 
 
 def test_a_partition_rings_nothing(patient: Ward) -> None:
     execute = patient.database.execute
-    execute("CREATE TABLE parcels (id bigint PRIMARY KEY) PARTITION BY RANGE (id)")
-    execute("CREATE TABLE parcels_1 PARTITION OF parcels FOR VALUES FROM (1) TO (100)")
-    execute("SELECT attach_queue('parcels'::regclass)")
+    as_owner = patient.database.execute_as_owner
+    as_owner("CREATE TABLE parcels (id bigint PRIMARY KEY) PARTITION BY RANGE (id)")
+    as_owner("CREATE TABLE parcels_1 PARTITION OF parcels FOR VALUES FROM (1) TO (100)")
+    as_owner("SELECT attach_queue('parcels'::regclass)")
+    patient.login.grant(patient.database.url, SCHEMA)
     assert patient.trouble() == {}
-    execute("CREATE TABLE parcels_2 PARTITION OF parcels FOR VALUES FROM (100) TO (200)")
+    as_owner("CREATE TABLE parcels_2 PARTITION OF parcels FOR VALUES FROM (100) TO (200)")
     found = patient.only("triggers")
     assert found.verdict == "warn"
     assert "partition parcels_2 rings nothing" in found.seen
     assert found.advice == "run `listener attach parcels` again"
-    execute("SELECT attach_queue('parcels'::regclass)")
+    as_owner("SELECT attach_queue('parcels'::regclass)")
     execute("ALTER TABLE parcels_1 DISABLE TRIGGER listener_inserted")
     found = patient.only("triggers")
     assert "trigger listener_inserted on parcels_1 is off" in found.seen

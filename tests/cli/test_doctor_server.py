@@ -16,10 +16,10 @@ from listener.cli.doctor.examination import CHECKS, Examination, _unmade
 from listener.cli.doctor.finding import Case, Finding, Verdict
 from listener.cli.doctor.server import judge_version
 from listener.core.errors import DatabaseError
-from listener.db.migrate import migrate, status
+from listener.db.migrate import status
 from listener.db.trouble import explained
 
-pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
+with_its_own_role = pytest.mark.own_role("the doctor comes as a role that the test has made, with other rights")
 
 
 def test_a_healthy_database_is_told_so(patient: Ward) -> None:
@@ -49,7 +49,7 @@ def test_what_could_not_be_looked_at_is_not_well(verdict: Verdict, is_well: bool
 
 
 def test_nobody_answers(patient: Ward) -> None:
-    parts = urlsplit(patient.database.url)
+    parts = urlsplit(patient.url)
     url = urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:9"))
     found = patient.examine(DATABASE_URL=url)
 
@@ -77,9 +77,9 @@ def test_the_server_s_own_words_are_no_advice(text: str) -> None:
 
 def test_the_pool_is_asked_for_as_well(patient: Ward) -> None:
     """The session's address answers, the pool's does not."""
-    parts = urlsplit(patient.database.url)
+    parts = urlsplit(patient.url)
     url = urlunsplit(parts._replace(path="/nowhere"))
-    (first, *_) = patient.examine(DATABASE_URL=url, LISTENER_DIRECT_URL=patient.database.url).findings
+    (first, *_) = patient.examine(DATABASE_URL=url, LISTENER_DIRECT_URL=patient.url).findings
     assert (first.check, first.verdict) == ("reachable", "fail")
     assert first.advice == "create it (createdb), or correct DATABASE_URL"
 
@@ -87,8 +87,8 @@ def test_the_pool_is_asked_for_as_well(patient: Ward) -> None:
 def test_two_addresses_of_two_databases(patient: Ward, server: Server) -> None:
     """What the service's start would call a pooler is told as it is, and by `listener run` too."""
     with fresh_database(server) as other:
-        migrate(other.url, SCHEMA)
-        found = patient.trouble(DATABASE_URL=other.url, LISTENER_DIRECT_URL=patient.database.url)
+        patient.login.install(other.url, SCHEMA)
+        found = patient.trouble(DATABASE_URL=patient.login.url(other.url), LISTENER_DIRECT_URL=patient.url)
     assert list(found) == ["addresses", "pooler"]
     for check in found.values():
         assert [each.verdict for each in check] == ["fail"]
@@ -97,6 +97,7 @@ def test_two_addresses_of_two_databases(patient: Ward, server: Server) -> None:
         assert check[0].advice == "set both to the same database"
 
 
+@with_its_own_role
 def test_a_role_that_only_reads_is_told_once(patient: Ward) -> None:
     """Not each privilege that it lacks, and not each refusal."""
     role = f"reader_of_{patient.database.name}"
@@ -129,7 +130,7 @@ def test_a_role_that_only_reads_is_told_once(patient: Ward) -> None:
 )
 @pytest.mark.parametrize("scope", ["ROLE {role}", "DATABASE {name}", "ROLE {role} IN DATABASE {name}"])
 def test_a_preset_setting_harms(patient: Ward, preset: str, said: str, scope: str) -> None:
-    name, (role,) = patient.database.name, patient.database.execute("SELECT current_user")[0]
+    name, role = patient.database.name, patient.role
     patient.database.execute(f"ALTER {scope.format(name=name, role=role)} SET {preset}")
     found = patient.only("settings")
     who = scope.format(name=name, role=role).lower()
@@ -192,16 +193,17 @@ def test_a_sequence_is_behind(patient: Ward) -> None:
     patient.database.execute("DELETE FROM sync_runs")
 
 
+@with_its_own_role
 def test_two_addresses_with_two_roles(patient: Ward, server: Server) -> None:
     """The role of the pool has its own privileges, and those are what claims and settles need."""
-    role, (name,) = f"poor_of_{patient.database.name}", patient.database.execute("SELECT current_user")[0]
+    role, name = f"poor_of_{patient.database.name}", patient.role
     patient.database.execute(
         f'CREATE ROLE {role} LOGIN; GRANT pg_monitor TO {role}; GRANT USAGE ON SCHEMA "{SCHEMA}" TO {role}'
     )
     try:
         parts = urlsplit(patient.database.url)
         url = urlunsplit(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}"))
-        found = patient.trouble(DATABASE_URL=url, LISTENER_DIRECT_URL=patient.database.url)
+        found = patient.trouble(DATABASE_URL=url, LISTENER_DIRECT_URL=patient.url)
     finally:
         patient.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
     assert [each.verdict for each in found["addresses"]] == ["warn"]
@@ -239,11 +241,11 @@ def test_the_clocks_differ(patient: Ward, ahead_s: float, verdict: str) -> None:
 
 
 def test_a_database_that_allows_too_few_connections(patient: Ward) -> None:
-    patient.database.execute(f"ALTER DATABASE {patient.database.name} CONNECTION LIMIT 5")
+    patient.database.execute(f"ALTER DATABASE {patient.database.name} CONNECTION LIMIT 7")
     found = patient.only("connections")
 
     assert found.verdict == "fail"
-    assert "the database allows 5 connections" in found.seen
+    assert "the database allows 7 connections" in found.seen
     assert "lower LISTENER_POOL_MAX (4)" in found.advice
     patient.cured_by(found.advice.partition("; ")[0])
 
@@ -255,15 +257,14 @@ def test_a_server_that_allows_too_few_for_all_processes(patient: Ward) -> None:
 
 
 def test_a_role_that_may_have_too_few(patient: Ward) -> None:
-    (role,) = patient.database.execute("SELECT quote_ident(current_user)")[0]
-    patient.database.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")
+    patient.database.execute(f"ALTER ROLE {patient.role} CONNECTION LIMIT 7")
     found = patient.only("connections")
-    assert "the role allows 2 connections" in found.seen
+    assert "the role allows 7 connections" in found.seen
     patient.cured_by(found.advice.partition("; ")[0])
 
 
 def test_a_proxy_is_in_between(patient: Ward) -> None:
-    with Proxy(patient.database.url) as proxy:
+    with Proxy(patient.url) as proxy:
         found = patient.only("keepalives", DATABASE_URL=proxy.url)
     assert found.verdict == "warn"
     assert "the server sees 127.0.0.1:" in found.seen
@@ -273,9 +274,9 @@ def test_a_proxy_is_in_between(patient: Ward) -> None:
 @pytest.mark.skipif(not PROGRAM.exists(), reason=f"no {PROGRAM}: apt-get install pgbouncer")
 def test_a_transaction_pooler_in_place_of_the_session(patient: Ward, server: Server) -> None:
     with fresh_database(server) as copy, running(copy) as bouncer:
-        migrate(copy.url, SCHEMA)
+        copy.install(SCHEMA)
         found = patient.trouble(DATABASE_URL=bouncer.url)["pooler"]
-        through = patient.trouble(DATABASE_URL=bouncer.url, LISTENER_DIRECT_URL=copy.url)
+        through = patient.trouble(DATABASE_URL=bouncer.url, LISTENER_DIRECT_URL=copy.service_url)
 
     assert [each.verdict for each in found] == ["fail"]
     assert found[0].advice == "set LISTENER_DIRECT_URL to an address that is not a transaction pooler"

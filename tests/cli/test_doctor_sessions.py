@@ -20,8 +20,6 @@ from listener.cli.doctor.examination import CHECKS
 from listener.db.embedded import Cluster
 from listener.db.migrate import migrate
 
-pytestmark = pytest.mark.own_role("the doctor judges the role it is given: an administrator, who sees every session")
-
 
 @pytest.fixture
 def open_transaction(patient: Ward) -> Iterator[psycopg.Connection[Any]]:
@@ -47,14 +45,14 @@ def test_a_transaction_stays_open(patient: Ward, open_transaction: psycopg.Conne
 def test_our_own_sessions_are_never_to_be_ended(patient: Ward) -> None:
     """The watch waits in one statement for a minute; a process of ours that hangs is restarted, not cut off."""
     with (
-        psycopg.connect(patient.database.url, application_name="order-listener watch") as watch,
-        psycopg.connect(patient.database.url, application_name="order-listener upload-1") as own,
+        psycopg.connect(patient.url, application_name="order-listener watch") as watch,
+        psycopg.connect(patient.url, application_name="order-listener upload-1") as own,
     ):
         pid = own.info.backend_pid
         watch.execute("SELECT 1")
         own.execute("SELECT 1")
         found = patient.only("transactions", long_s=0)
-    assert f"pid {pid} (postgres, order-listener upload-1)" in found.seen
+    assert f"pid {pid} ({patient.role}, order-listener upload-1)" in found.seen
     assert "terminate" not in found.advice
     assert "restart a process that hangs" in found.advice
 
@@ -126,8 +124,9 @@ def bad_server(server_bin_dir: Path) -> Iterator[Cluster]:
 def other(bad_server: Cluster, patient: Ward) -> Iterator[Ward]:
     server = Server(bad_server.url())
     with fresh_database(server) as database:
-        migrate(database.url, "public")
-        yield Ward(database, patient.api, patient.environ | {"DATABASE_URL": database.url, "LISTENER_SCHEMA": "public"})
+        patient.login.install(database.url, "public")
+        environ = {"DATABASE_URL": patient.login.url(database.url), "LISTENER_SCHEMA": "public"}
+        yield Ward(database, patient.api, patient.environ | environ, patient.login)
     server.close()
 
 

@@ -19,8 +19,6 @@ from listener.cli.rollout import STAGES, Criterion, judge, read_exposition
 from listener.cli.rollout import check as check_command
 from listener.core.errors import ConfigError
 
-pytestmark = pytest.mark.own_role("the roll-out is judged where the doctor sees every session")
-
 HOURS = 2.0
 NAMES = ["settings", "watched", "skip upload", "work", "API calls", "rate limit", "errors", "connections",
          "skip import", "end to end", "syncs", "doctor"]  # fmt: skip
@@ -206,7 +204,7 @@ def test_an_address_of_metrics_without_http_is_refused(url: str) -> None:
 
 
 def test_too_many_connections(gone_well: Ward) -> None:
-    held = [gone_well.database.connect(application_name="order-listener pool") for _ in range(10)]
+    held = [gone_well.database.connect(as_service=True, application_name="order-listener pool") for _ in range(10)]
     with metrics() as url:
         found = check(gone_well, url)["connections"]
     for conn in held:

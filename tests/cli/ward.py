@@ -16,6 +16,7 @@ from sandbox.server import Client, serving
 from listener.cli.doctor.examination import Examination, examine
 from listener.cli.doctor.finding import Finding
 from listener.config.environment import Environment, load_environment
+from listener.db.migrate import migrate
 
 #: Not on the search_path of whoever pastes a cure, its name needs quotes.
 SCHEMA = "Shop_1"
@@ -24,8 +25,15 @@ SCHEMA = "Shop_1"
 class Room(Database):
     """What a test does by itself, it does in the installation's schema."""
 
+    def __init__(self, server: Server, name: str, login: Login) -> None:
+        super().__init__(server, name)
+        self.service_url, self.owner_url = login.url(self.url), login.owner_url(self.url)
+
     def connect(self, *, as_service: bool = False, **options: Any) -> psycopg.Connection:
         return super().connect(as_service=as_service, **{"options": '-c search_path="Shop_1"', **options})
+
+    def execute_as_owner(self, statements: Any) -> None:
+        super().execute_as_owner(f'SET search_path = "Shop_1"; {statements}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,17 @@ class Ward:
     database: Database
     api: Client
     environ: dict[str, str]
+    login: Login
+
+    @property
+    def url(self) -> str:
+        """The address that the doctor is given."""
+        return self.environ["DATABASE_URL"]
+
+    @property
+    def role(self) -> str:
+        """Who it comes as."""
+        return psycopg.conninfo.conninfo_to_dict(self.url).get("user") or self.database.execute("SELECT user")[0][0]
 
     def env(self, **environ: str) -> Environment:
         return load_environment(self.environ | environ, None)
@@ -70,6 +89,12 @@ class Ward:
             self.paste(statement)
         assert self.trouble() == {}
 
+    def migrate(self) -> tuple[str, ...]:
+        """Run `listener migrate` as who may, and the roles' script after it; what was applied."""
+        applied = migrate(self.database.owner_url, SCHEMA).applied
+        self.login.grant(self.database.url, SCHEMA)
+        return applied
+
     def paste(self, statement: str) -> None:
         """Run a statement as somebody does who knows of no schema."""
         with psycopg.connect(self.database.url, autocommit=True, application_name=APPLICATION_NAME) as conn:
@@ -79,7 +104,7 @@ class Ward:
 @contextmanager
 def ward(server: Server, login: Login | None = None) -> Iterator[Ward]:
     login = login or Login()
-    with fresh_database(server) as bare, closing(Room(server, bare.name)) as database, serving() as api:
+    with fresh_database(server) as bare, closing(Room(server, bare.name, login)) as database, serving() as api:
         login.install(database.url, SCHEMA)
         host, port = api.address
         environ = {
@@ -90,13 +115,19 @@ def ward(server: Server, login: Login | None = None) -> Iterator[Ward]:
             "SHIPSTATION_BASE_URL": f"http://{host}:{port}",
             "SHIPSTATION_RATE_LIMIT": "0",
         }
-        here = Ward(database, api, environ)
+        here = Ward(database, api, environ, login)
         assert here.trouble() == {}
         yield here
 
 
 @pytest.fixture(scope="module")
-def patient(server: Server) -> Iterator[Ward]:
-    with ward(server) as here:
-        yield here
-        assert here.trouble() == {}, "a test has left something broken"
+def patient(server: Server, service_login: Login) -> Iterator[Ward]:
+    """The doctor comes as the administrator or, with --as-runtime-role, as a runtime role that sees every session."""
+    login = service_login.apart()
+    try:
+        with ward(server, login) as here:
+            yield here
+            assert here.trouble() == {}, "a test has left something broken"
+    finally:
+        if login is not service_login:
+            login.drop(server._admin)
