@@ -8,6 +8,7 @@ import pytest
 from conftest import Database
 from psycopg import sql
 from queues import open_pool
+from waiting import until_async
 
 from listener.core.errors import DatabaseError
 from listener.db.pool import Connection, Pool
@@ -80,4 +81,4 @@ async def test_on_a_connection_of_its_own_only_a_commit_makes_it_last(database: 
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE application_name ~ '(kept|dropped|cancelled)$' AND state LIKE '%in transaction%'"
     )
-    assert database.execute(left) == [(0,)]
+    await until_async(lambda: database.execute(left) == [(0,)], what="the server's end of what was cut")
