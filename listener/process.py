@@ -144,6 +144,7 @@ class Process:
         async with anyio.create_task_group() as group:
             figures = self._figures()
             if self._serves:
+                group.start_soon(figures.run)
                 group.start_soon(serve, build(figures, token=self.env.api_token, routes=self.routes), self._sock)
             if obeys_signals:
                 group.start_soon(Systemd(figures, self.bus).run)

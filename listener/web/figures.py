@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import anyio
+
 from listener.core.errors import DatabaseError, Unreachable
 from listener.db.budgets import read_budgets
 from listener.db.pool import Pool
@@ -14,6 +16,10 @@ from listener.engine.slots import Slots
 from listener.engine.supervisor import Supervisor
 from listener.obs.metrics import Metrics
 from listener.obs.operations import Operations
+
+# Half of what a scrape may take, deploy/prometheus/prometheus.yml. A statement that waits for a lock cannot be left and
+# takes longer: the process would be taken for dead.
+_SCRAPE_S = 5.0
 
 
 class Figures:
@@ -42,25 +48,29 @@ class Figures:
         self._operations = operations
         self._configuration = configuration
         self._accounts = accounts
+        self._asked = anyio.Event()
+        self._answered = anyio.Event()
+
+    async def run(self) -> None:
+        """Read the gauges from the database whenever a scrape asks; those that ask meanwhile get the same answer."""
+        while True:
+            await self._asked.wait()
+            try:
+                await self._read_gauges()
+            except DatabaseError:
+                # not swallowed: the session gauge and /readyz tell it; an old figure would be a lie
+                self._metrics.forget_depths()
+            self._asked = anyio.Event()
+            self._answered.set()
+            self._answered = anyio.Event()
 
     async def metrics(self) -> bytes:
-        """Return the exposition text, with gauges read from the database now."""
+        """Return the exposition text, with gauges read from the database now, or none where that takes too long."""
         self._metrics.show_pool(self._pool.stats())
-        try:
-            self._require_session()
-            for table in self._tables:
-                depth = await table.depth()
-                self._metrics.show_depth(
-                    table.queue.name,
-                    pending=depth.pending,
-                    failed=depth.failed,
-                    oldest_pending_s=depth.oldest_pending_s,
-                )
-            for budget in await self._budgets():
-                self._metrics.show_budget(budget)
-            self._metrics.show_connections(await count_connections(self._pool))
-        except DatabaseError:
-            # not swallowed: the session gauge and /readyz tell it; an old figure would be a lie
+        self._asked.set()
+        with anyio.move_on_after(_SCRAPE_S) as patience:
+            await self._answered.wait()
+        if patience.cancelled_caught:
             self._metrics.forget_depths()
         return self._metrics.render()
 
@@ -125,6 +135,17 @@ class Figures:
             }
             for table in self._tables
         ]
+
+    async def _read_gauges(self) -> None:
+        self._require_session()
+        for table in self._tables:
+            depth = await table.depth()
+            self._metrics.show_depth(
+                table.queue.name, pending=depth.pending, failed=depth.failed, oldest_pending_s=depth.oldest_pending_s
+            )
+        for budget in await self._budgets():
+            self._metrics.show_budget(budget)
+        self._metrics.show_connections(await count_connections(self._pool))
 
     def _read_configuration(self) -> dict[str, Any]:
         """A value that is not in force makes nobody unready: the one before it is."""

@@ -170,3 +170,22 @@ def test_rows_that_wait_are_seen_waiting(service: Service, uploads: World) -> No
         deadline_s=30,
         what="the three uploads",
     )
+
+
+def test_a_locked_table_keeps_no_scrape_waiting(service: Service, uploads: World) -> None:
+    """Prometheus would give up on it, and call the process dead."""
+    holder = uploads.database.connect(autocommit=False)
+    holder.execute("LOCK TABLE orders_inbox IN ACCESS EXCLUSIVE MODE")
+    now = scrape(service)
+    [(waiting,)] = uploads.database.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%upload depth%' AND wait_event_type = 'Lock'"
+    )
+    assert waiting, "the answer came after its statement"
+    assert now.value("listener_session_connected") == 1
+    assert now.value("listener_queue_pending", queue="upload") is None
+    holder.rollback()
+    until(
+        lambda: scrape(service).value("listener_queue_pending", queue="upload") == 0,
+        deadline_s=60,
+        what="figures again",
+    )
