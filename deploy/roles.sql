@@ -176,7 +176,20 @@ SELECT to_regprocedure(format('%I.listener_privileges()', :'schema')) IS NOT NUL
             SELECT format('ALTER FUNCTION %s OWNER TO %I', f.oid::regprocedure, owner)
             FROM pg_proc AS f
             WHERE f.pronamespace = quote_ident(in_schema)::regnamespace AND f.proowner <> quote_ident(owner)::regrole
-              AND EXISTS (SELECT FROM listener_migrations AS m WHERE m.name = concat('functions/', f.proname, '.sql')));
+              AND EXISTS (SELECT FROM listener_migrations AS m WHERE m.name = concat('functions/', f.proname, '.sql'))
+        ) || ARRAY(
+            -- Whose programs wrote the older scripts' tables as their owner goes on doing so: beside the service, and after a
+            -- roll back. Owners that this script has made, for another prefix, do not.
+            SELECT format('GRANT %s %s TO %I', CASE c.relkind WHEN 'S' THEN 'USAGE ON SEQUENCE' ELSE 'SELECT, INSERT, UPDATE, DELETE ON' END,
+                          c.oid::regclass, r.rolname)
+            FROM unnest(ARRAY['orders_inbox', 'configuration_params', 'polling_state', 'polling_metrics']) AS older (name)
+            JOIN pg_class AS c
+                ON c.oid = to_regclass(older.name)
+                OR c.relkind = 'S'
+                AND EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.refobjid = to_regclass(older.name) AND d.deptype = 'a')
+            JOIN pg_roles AS r ON r.oid = c.relowner
+            WHERE NOT r.rolsuper AND r.rolname <> owner
+              AND NOT (r.rolname LIKE '%\_owner' AND EXISTS (SELECT FROM pg_roles AS s WHERE s.rolname = regexp_replace(r.rolname, '_owner$', '_runtime'))));
         FOREACH statement IN ARRAY coalesce(statements, '{}') LOOP
             EXECUTE statement;
         END LOOP;
@@ -240,6 +253,6 @@ SELECT to_regprocedure(format('%I.listener_privileges()', :'schema')) IS NOT NUL
     END
     $grants$;
 \else
-    \echo 'The roles are there. Now run listener migrate with the owner role, then this script again: it grants what the tables need.'
+    \echo 'The roles are there. Now run listener migrate with the owner role (the first time as an administrator, where tables of older scripts belong to others), then this script again: it grants what the tables need.'
 \endif
 COMMIT;

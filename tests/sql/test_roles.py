@@ -309,6 +309,37 @@ def test_an_installation_of_an_administrator_is_taken_over(server: Server, psql:
         assert len(migrate(made.url("owner"), "public").applied) > 50
 
 
+def test_the_programs_of_a_former_owner_go_on(empty_database: Database, psql: Path) -> None:
+    """The older scripts work beside the service, and after a roll back: their role keeps the rows of its tables."""
+    shop = f"shop_of_{empty_database.name}"
+    made = Roles(empty_database, f"of_{empty_database.name}", "public", psql)
+    execute = empty_database.execute
+    execute(f"CREATE ROLE {shop} LOGIN")
+    try:
+        execute("CREATE TABLE orders_inbox (id bigserial PRIMARY KEY, order_number text, payload jsonb)")
+        execute("CREATE TABLE configuration_params (param_key text PRIMARY KEY, param_value text)")
+        for table in ("orders_inbox", "configuration_params"):
+            execute(f"ALTER TABLE {table} OWNER TO {shop}")
+        made.apply()
+        migrate(empty_database.url, "public")
+        made.apply()
+        made.apply()
+        owners = "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        assert execute(owners) == [(made.name("owner"),)]
+        with psycopg.connect(as_role(empty_database.url, shop), autocommit=True) as conn:
+            conn.execute("INSERT INTO orders_inbox (order_number, payload) VALUES ('1', '{}')")
+            conn.execute("UPDATE orders_inbox SET status = 'Held' RETURNING payload")
+            conn.execute("UPDATE configuration_params SET param_value = '300' WHERE param_key = 'sync_interval'")
+            conn.execute("DELETE FROM orders_inbox")
+            for statement in ("TABLE import_files", "DELETE FROM configuration_history", "TRUNCATE orders_inbox"):
+                with pytest.raises(InsufficientPrivilege):
+                    conn.execute(statement.encode())
+    finally:
+        for role in (*(made.name(role) for role in ROLES), shop):
+            execute(f"DROP OWNED BY {role} CASCADE")
+            execute(f"DROP ROLE {role}")
+
+
 @pytest.fixture
 def admin(empty_database: Database) -> Iterator[Roles]:
     """An administrator who is no superuser, as managed services give one: it may make roles, and owns the database."""
