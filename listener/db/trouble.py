@@ -86,6 +86,20 @@ _TROUBLES = (
         is_permanent=False,
     ),
     _Trouble(
+        ("57014",),
+        r"canceling statement due to",
+        "a statement took too long in {where} ({text}): another session may hold a lock, which `listener doctor --long"
+        " 10` names",
+        is_permanent=False,
+    ),
+    _Trouble(
+        ("42P05",),
+        r"prepared statement \".*\" already exists",
+        "a transaction pooler mixes up our connections to {where} ({text}): set LISTENER_DIRECT_URL to an address that"
+        " is not a transaction pooler",
+        is_permanent=True,
+    ),
+    _Trouble(
         (),
         r"timeout expired|timed out|no route to host|network is unreachable",
         "no answer from the database at {where}: check the address, the network and the firewall",

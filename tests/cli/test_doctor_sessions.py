@@ -77,6 +77,17 @@ def test_a_transaction_that_is_blocked_names_the_blocker(
     assert blocked.advice == f"it waits for what pid {held_by} has locked: look at that one first"
 
 
+def test_a_lock_does_not_end_the_examination(patient: Ward, open_transaction: psycopg.Connection[Any]) -> None:
+    """Who holds it is what the person wants to know."""
+    open_transaction.execute("LOCK TABLE webhook_events IN ACCESS EXCLUSIVE MODE")
+    found = patient.trouble(long_s=0)
+    assert {each.verdict for each in found["definitions"]} == {"unknown"}
+    assert "another session may hold a lock" in found["definitions"][0].advice
+    [holder] = found["transactions"]
+    assert f"pg_terminate_backend({open_transaction.info.backend_pid})" in holder.advice
+    assert all("no connection" not in each.seen for findings in found.values() for each in findings)
+
+
 def test_a_prepared_transaction_was_forgotten(patient: Ward) -> None:
     with patient.database.connect(application_name="", autocommit=False) as conn:
         conn.execute("INSERT INTO orders_inbox (order_number) VALUES ('prepared')")

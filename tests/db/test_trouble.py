@@ -149,6 +149,24 @@ def test_too_many_connections(empty_database: Database) -> None:
     assert not is_permanent(error)
 
 
+def test_a_statement_that_was_cut(empty_database: Database) -> None:
+    error = failure(empty_database.url, "SELECT pg_sleep(60)", options="-c statement_timeout=10")
+
+    assert "another session may hold a lock, which `listener doctor --long 10` names" in explain(error)
+    assert not is_permanent(error)
+
+
+def test_connections_that_a_pooler_mixes_up(empty_database: Database) -> None:
+    """One transaction's server connection is the next one's, with what that has prepared."""
+    with psycopg.connect(empty_database.url) as conn:
+        conn.execute("PREPARE _pg3_0 AS SELECT 1")
+        with pytest.raises(psycopg.Error) as caught:
+            conn.execute("SELECT 2", prepare=True)
+
+    assert "set LISTENER_DIRECT_URL to an address that is not a transaction pooler" in explain(caught.value)
+    assert is_permanent(caught.value)
+
+
 def test_read_only_server(empty_database: Database) -> None:
     """Transient: a failover is under way."""
     error = failure(empty_database.url, "CREATE TABLE t ()", options="-c default_transaction_read_only=on")

@@ -137,7 +137,7 @@ async def examine(
                 findings += [replace(finding, check=name) for finding in await check(case)]
             except Unreachable as error:
                 findings.append(_unmade(name, error))
-                stop = f"no connection; see {name}"
+                stop = "" if name != "reachable" and await _answers(patient) else f"no connection; see {name}"
             except ListenerError as error:
                 findings.append(_unmade(name, error))
                 stop = "the database cannot be entered" if name == "reachable" else ""
@@ -146,6 +146,15 @@ async def examine(
                 findings.append(Finding("unknown", seen, "please report it", check=name))
         asked = patient.asked + (pool_end.asked if pool_end is not patient else 0)
         return Examination(findings, asked, time.perf_counter() - started_s)
+
+
+async def _answers(patient: Patient) -> bool:
+    """Tell whether only the statement was cut: who holds the lock that it waited for is for a later check to say."""
+    try:
+        await patient.identity()
+    except ListenerError:
+        return False
+    return True
 
 
 async def _queues(patient: Patient) -> list[Queue]:
