@@ -75,7 +75,7 @@ async def _run(count: int, ends: bool) -> bool:
 
 
 async def _serve_sandbox(listen: str, limit: int, window_s: float) -> None:
-    """Serve the sandboxes until interrupted. Raises ConfigError when the address is taken."""
+    """Serve the sandboxes until interrupted. Raises ListenerError when the address is taken."""
     from listener.sandbox.together import build_together  # loads cryptography, which the demo does not need
 
     settings = SandboxSettings(limit=limit, window_s=window_s)
@@ -227,7 +227,7 @@ def _parsed(listen: str) -> tuple[str, int]:
 def _is_free(address: str) -> bool:
     try:
         bind(*_parsed(address)).close()
-    except ConfigError:
+    except ListenerError:
         return False
     return True
 

@@ -8,11 +8,14 @@ from typing import Any
 import anyio
 import uvicorn
 
-from listener.core.errors import ConfigError
+from listener.core.errors import ListenerError
 
 
 def bind(host: str, port: int, *, cure: str = "set LISTENER_HTTP to a free address") -> socket.socket:
-    """Open the listening socket; port 0 = any free one. Raises ConfigError, which names the cure, when that fails."""
+    """Open the listening socket; port 0 = any free one. Raises ListenerError, which names the cure, when that fails.
+
+    No ConfigError: whoever has the port now, a connection of its own say, may have left it at the next start.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -21,7 +24,7 @@ def bind(host: str, port: int, *, cure: str = "set LISTENER_HTTP to a free addre
         sock.listen(128)  # now, so that nobody is refused between here and the server's start
     except OSError as error:
         sock.close()
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}; {cure}") from error
+        raise ListenerError(f"cannot listen on {host}:{port}: {error.strerror or error}; {cure}") from error
     return sock
 
 

@@ -468,10 +468,11 @@ def test_all_wrong_settings_are_told_at_once(commands: Services) -> None:
 
 
 def test_a_port_in_use_is_told_with_the_cure(call: Call, commands: Services, quiet_logging: None) -> None:
+    """No wrong setting, after which systemd would never try again."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        run = problem(commands.run("run", **SETTINGS, LISTENER_HTTP=address), WRONG_USAGE)
-        sandbox = problem(call("sandbox", "--listen", address), WRONG_USAGE)
+        run = problem(commands.run("run", **SETTINGS, LISTENER_HTTP=address), FAILED)
+        sandbox = problem(call("sandbox", "--listen", address), FAILED)
     assert run == f"cannot listen on {address}: Address already in use; set LISTENER_HTTP to a free address"
     assert sandbox == f"cannot listen on {address}: Address already in use; choose another address with --listen"
 
