@@ -139,7 +139,11 @@ def test_activity_recipes_name_who_does_what(sample: Database) -> None:
     holder = sample.connect(autocommit=False, application_name="order-listener upload-1")
     holder.execute("LOCK TABLE orders_inbox IN SHARE MODE")
     assert ("order-listener upload-1", "idle in transaction", 1) in sample.execute(SQL["connections by name"])
-    assert "order-listener upload-1" in [row[1] for row in sample.execute(SQL["who holds what"])]
+    watch = sample.connect(autocommit=False, application_name="order-listener watch")
+    watch.execute("SELECT 1")  # it waits for another session of ours, a minute at a time, and nobody is to end that one
+    held = [row[1] for row in sample.execute(SQL["who holds what"])]
+    assert "order-listener upload-1" in held
+    assert "order-listener watch" not in held
     [what] = [row for row in sample.execute(SQL["what runs"]) if row[1] == "order-listener upload-1"]
     assert what[4] == "LOCK TABLE orders_inbox IN SHARE MODE"[:50]
     holder.rollback()

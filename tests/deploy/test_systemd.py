@@ -41,7 +41,11 @@ def test_the_environment_template_is_valid() -> None:
     lines = re.findall(r"^#?([A-Z_]+)=(.*)$", text, re.MULTILINE)
     values = {name: value for name, value in lines if name != "IMPORT_FOLDER"}
     assert len(lines) >= 8
-    assert load_environment(values, env_file=None).http == "127.0.0.1:8080"
+    environment = load_environment(values, env_file=None)
+    assert environment.http == "127.0.0.1:8080"
+    # the role of deploy/roles.sql that the service comes as, at both addresses
+    for url in (environment.database_url, environment.direct_url):
+        assert url.get_secret_value().startswith("postgresql://listener_runtime:")
 
 
 def quoted(value: str) -> str:
