@@ -88,8 +88,8 @@ _TROUBLES = (
     _Trouble(
         ("57014",),
         r"canceling statement due to",
-        "a statement took too long in {where} ({text}): another session may hold a lock, which `listener doctor --long"
-        " 10` names",
+        "a statement took too long in {where} ({text}), as when another session holds a lock: see who holds what, a"
+        " recipe of deploy/README.md",
         is_permanent=False,
     ),
     _Trouble(

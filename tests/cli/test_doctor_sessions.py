@@ -82,7 +82,7 @@ def test_a_lock_does_not_end_the_examination(patient: Ward, open_transaction: ps
     open_transaction.execute("LOCK TABLE webhook_events IN ACCESS EXCLUSIVE MODE")
     found = patient.trouble(long_s=0)
     assert {each.verdict for each in found["definitions"]} == {"unknown"}
-    assert "another session may hold a lock" in found["definitions"][0].advice
+    assert "who holds what" in found["definitions"][0].advice
     [holder] = found["transactions"]
     assert f"pg_terminate_backend({open_transaction.info.backend_pid})" in holder.advice
     assert all("no connection" not in each.seen for findings in found.values() for each in findings)
