@@ -1,5 +1,6 @@
 """The runbook's recipes give the right figures on sample data, and its commands exist."""
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -147,6 +148,14 @@ def test_activity_recipes_name_who_does_what(sample: Database) -> None:
     [what] = [row for row in sample.execute(SQL["what runs"]) if row[1] == "order-listener upload-1"]
     assert what[4] == "LOCK TABLE orders_inbox IN SHARE MODE"[:50]
     holder.rollback()
+
+
+def test_the_panels_that_alarms_lead_to_are_on_the_dashboard() -> None:
+    [path] = (DEPLOY / "grafana" / "dashboards").glob("*.json")
+    titles = {panel["title"] for panel in json.loads(path.read_text())["panels"]}
+    named = set(re.findall(r'panel\s+"([^"]+)"', TEXT, re.IGNORECASE))
+    assert len(named) > 3
+    assert named <= titles, named - titles
 
 
 def test_every_recipe_is_run_by_a_test() -> None:
