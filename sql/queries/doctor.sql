@@ -222,17 +222,19 @@ WHERE NOT (i.indisvalid AND i.indisready AND i.indislive)
 ORDER BY 1;
 
 -- name: queue_indexes
--- Whether a queue table has what its claim and its rescue read. %(ready)s: the word of rows that are work.
+-- Whether a queue table has what its claim and its rescue read. %(ready)s: the word of rows that are work. Of a varchar column,
+-- such as older tables have, the server shows casts and brackets.
 SELECT format('CREATE INDEX CONCURRENTLY ON %%s (status, priority, scheduled_at, %%I) WHERE status = %%L',
               %(relation)s::text, %(key)s::text, %(ready)s::text) AS cure_due,
        format('CREATE INDEX CONCURRENTLY ON %%s (claimed_by) WHERE status = ''Processing''', %(relation)s::text) AS cure_processing,
        coalesce(bool_or(i.indnkeyatts >= 4 AND pg_catalog.pg_get_indexdef(i.indexrelid, 1, true) = 'status'
                         AND pg_catalog.pg_get_indexdef(i.indexrelid, 2, true) = 'priority'
                         AND pg_catalog.pg_get_indexdef(i.indexrelid, 3, true) = 'scheduled_at'
-                        AND pg_catalog.pg_get_expr(i.indpred, i.indrelid) LIKE concat('%%status = ', quote_literal(%(ready)s::text), '%%')), false) AS has_due,
-       coalesce(bool_or(pg_catalog.pg_get_indexdef(i.indexrelid, 1, true) = 'claimed_by'
-                        AND pg_catalog.pg_get_expr(i.indpred, i.indrelid) LIKE '%%status = ''Processing''%%'), false) AS has_processing
+                        AND shown.predicate = regexp_replace(format('status = %%L', %(ready)s::text), casts.pattern, '', 'g')), false) AS has_due,
+       coalesce(bool_or(pg_catalog.pg_get_indexdef(i.indexrelid, 1, true) = 'claimed_by' AND shown.predicate = 'status = ''Processing'''), false) AS has_processing
 FROM pg_catalog.pg_index AS i
+CROSS JOIN (VALUES ('::(text|character varying)|[()]')) AS casts (pattern)
+CROSS JOIN LATERAL (SELECT regexp_replace(pg_catalog.pg_get_expr(i.indpred, i.indrelid), casts.pattern, '', 'g') AS predicate) AS shown
 WHERE i.indrelid = to_regclass(%(relation)s) AND i.indisvalid AND i.indpred IS NOT NULL;
 
 -- name: storage

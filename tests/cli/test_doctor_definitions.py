@@ -115,6 +115,17 @@ def test_a_change_behind_the_books_is_found_and_mended(patient: Ward, broken: st
     assert patient.trouble() == {}
 
 
+def test_the_type_of_an_older_column_stays(patient: Ward) -> None:
+    """Its default is wanted, because people insert; the scripts beside us go on with the type that they know."""
+    patient.database.execute("ALTER TABLE orders_inbox ALTER created_at DROP DEFAULT, ALTER created_at TYPE timestamp")
+    (finding,) = patient.trouble()["definitions"]
+    mend(patient, finding.advice)
+    assert "created_at is now: timestamp without time zone; it should be: " in finding.seen
+    assert "TYPE" not in finding.advice
+    assert patient.trouble() == {}
+    patient.database.execute("ALTER TABLE orders_inbox ALTER created_at TYPE timestamptz")
+
+
 def test_a_column_is_renamed(patient: Ward) -> None:
     patient.database.execute("ALTER TABLE sync_runs RENAME COLUMN started_at TO began_at")
     (finding,) = patient.trouble()["definitions"]

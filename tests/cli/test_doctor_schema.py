@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from conftest import Database, Server, fresh_database
+from db.test_adoption import OLD_TABLES
 from psycopg import sql
 
 from cli.ward import SCHEMA, Ward
@@ -215,6 +216,22 @@ def test_an_index_of_the_engine_is_missing(patient: Ward, index: str, whom: str)
     assert f"orders_inbox has no valid index for {whom}" in found.seen
     patient.cured_by(found.advice)
     patient.database.execute(definition)
+
+
+def test_indexes_of_an_older_table_are_known(patient: Ward, server: Server) -> None:
+    """Its status is varchar, of which the server writes an index's condition in another way."""
+    with fresh_database(server) as database:
+        database.execute(OLD_TABLES)
+        migrate(database.url, "public")
+        database.execute("CREATE TABLE parcels (id uuid PRIMARY KEY, status varchar(30) NOT NULL)")
+        database.execute("SELECT attach_queue('parcels'::regclass, ready => $$status = 'it''s (New)'$$)")
+        found = patient.trouble(DATABASE_URL=database.url, LISTENER_SCHEMA="public")
+        database.execute("DROP INDEX parcels_listener_due")
+        narrow = "(status, priority, scheduled_at, id) WHERE status = 'it''s (New)' AND priority > 5"
+        database.execute(f"CREATE INDEX ON parcels {narrow}")
+        broken = patient.trouble(DATABASE_URL=database.url, LISTENER_SCHEMA="public")["indexes"]
+    assert "indexes" not in found, found
+    assert [each.seen for each in broken] == ["parcels has no valid index for claims: each reads the whole table"]
 
 
 @pytest.mark.parametrize(

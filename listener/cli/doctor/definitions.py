@@ -90,7 +90,8 @@ def _changed(each: Thing, now: Thing) -> Finding:
         return fail(f"function {name} is not this release's: somebody has replaced it", each["mends"])
     seen = f"{kind} {name} is now: {now['definition']}; it should be: {each['definition']}"
     advice = each["mends"]
-    if kind == "column" and _type(each) == _type(now):  # a trigger or view that names the column would forbid it
+    # a trigger or view that names the column would forbid it, and what older scripts brought along keeps its type
+    if kind == "column" and (_type(each) == _type(now) or not each["is_ours"]):
         advice = re.sub(r", ALTER COLUMN \S+ TYPE .*?(?=, ALTER COLUMN |$)", "", advice)
     is_refused = kind == "column" and "NOT NULL" in now["definition"] and _lacks_a_default(each, now)
     return (fail if kind == "trigger" or is_refused else warn)(seen, advice)
