@@ -190,7 +190,8 @@ WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 
 ORDER BY 1, 2;
 
 -- name: bypasses
--- Who writes past the triggers: a role or database that sets session_replication_role, and logical replication into our tables.
+-- Who writes past the triggers: a role or database that sets session_replication_role, and logical replication into a queue. Whoever
+-- applies that fires no statement trigger, not even one that is enabled always (measured): the cure is a row trigger for it alone.
 SELECT 'setting' AS kind, CASE WHEN s.setrole = 0 THEN format('database %%s', d.datname)
                               WHEN s.setdatabase = 0 THEN format('role %%s', r.rolname)
                               ELSE format('role %%s in database %%s', r.rolname, d.datname) END AS who,
@@ -200,16 +201,26 @@ SELECT 'setting' AS kind, CASE WHEN s.setrole = 0 THEN format('database %%s', d.
 FROM pg_catalog.pg_db_role_setting AS s
 LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
 LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase
-WHERE 'session_replication_role=replica' = ANY (s.setconfig) AND (s.setdatabase = 0 OR d.datname = current_database())
+WHERE EXISTS (SELECT FROM unnest(s.setconfig) AS c WHERE lower(c) = 'session_replication_role=replica')
+  AND (s.setdatabase = 0 OR d.datname = current_database())
 UNION ALL
-SELECT 'setting', 'the whole server', 'ALTER SYSTEM RESET session_replication_role; SELECT pg_reload_conf()'
+-- not RESET, which takes nothing out of postgresql.conf
+SELECT 'setting', 'the whole server', 'ALTER SYSTEM SET session_replication_role = origin; SELECT pg_reload_conf()'
 FROM pg_catalog.pg_settings WHERE name = 'session_replication_role' AND boot_val <> setting AND source = 'configuration file'
 UNION ALL
 SELECT 'subscription', format('subscription %%s into %%s', s.subname, r.srrelid::regclass),
-       (SELECT string_agg(format('ALTER TABLE %%s.%%I ENABLE ALWAYS TRIGGER %%I', c.relnamespace::regnamespace, c.relname, t.tgname), '; ' ORDER BY t.tgname)
-        FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid WHERE t.tgrelid = r.srrelid AND t.tgname LIKE '%%inserted')
+       format('CREATE TRIGGER listener_replicated AFTER INSERT ON %%1$I.%%2$I FOR EACH ROW WHEN (NEW.status = %%3$L) EXECUTE FUNCTION %%4$I.listener_ring();'
+              ' ALTER TABLE %%1$I.%%2$I ENABLE REPLICA TRIGGER listener_replicated', l.schema_name, l.table_name, q.ready_word, current_schema())
 FROM pg_catalog.pg_subscription_rel AS r JOIN pg_catalog.pg_subscription AS s ON s.oid = r.srsubid
-WHERE s.subenabled AND r.srrelid IN (SELECT p.relation FROM listener_privileges() AS p WHERE p.kind = 'table')
+CROSS JOIN (
+    SELECT c.oid, coalesce(q.ready_word, 'Pending') AS ready_word
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN listener_queues AS q ON q.table_schema = n.nspname AND q.table_name = c.relname
+    WHERE q.name IS NOT NULL OR n.nspname = current_schema() AND c.relname IN ('orders_inbox', 'import_files', 'sync_runs')) AS q
+CROSS JOIN LATERAL listener_queue_relations(q.oid) AS l
+WHERE s.subenabled AND l.relation = r.srrelid
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS f ON f.oid = t.tgfoid
+                  WHERE t.tgrelid = r.srrelid AND f.proname = 'listener_ring' AND t.tgenabled IN ('A', 'R') AND t.tgtype & 5 = 5)  -- each row, INSERT
 ORDER BY 1, 2;
 
 -- name: invalid_indexes

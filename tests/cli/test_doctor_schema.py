@@ -179,14 +179,14 @@ def test_a_partition_rings_nothing(patient: Ward) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "who"),
-    [("ROLE {role}", "role {role}"), ("DATABASE {name}", "database {name}"),
-     ("ROLE {role} IN DATABASE {name}", "role {role} in database {name}")],
+    ("scope", "who", "value"),
+    [("ROLE {role}", "role {role}", "replica"), ("DATABASE {name}", "database {name}", "'Replica'"),
+     ("ROLE {role} IN DATABASE {name}", "role {role} in database {name}", "replica")],
 )  # fmt: skip
-def test_somebody_writes_past_the_triggers(patient: Ward, scope: str, who: str) -> None:
+def test_somebody_writes_past_the_triggers(patient: Ward, scope: str, who: str, value: str) -> None:
     name, role = patient.database.name, f"loader_of_{patient.database.name}"
     patient.database.execute(f"CREATE ROLE {role}")
-    patient.database.execute(f"ALTER {scope.format(role=role, name=name)} SET session_replication_role = replica")
+    patient.database.execute(f"ALTER {scope.format(role=role, name=name)} SET session_replication_role = {value}")
     found = patient.only("bypasses")
     assert f"session_replication_role is replica for {who.format(role=role, name=name)}" in found.seen
     patient.cured_by(found.advice.removesuffix("; then connect anew"))

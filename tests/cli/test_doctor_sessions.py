@@ -148,6 +148,7 @@ def test_autovacuum_is_off(other: Ward) -> None:
 
 
 def test_replicated_rows_fire_no_trigger(other: Ward) -> None:
+    """None of statements, not even one that is enabled always. With the cure a sleeping listener hears of them."""
     execute = other.database.execute
     with fresh_database(other.database.server) as source:
         migrate(source.url, "public")
@@ -158,15 +159,37 @@ def test_replicated_rows_fire_no_trigger(other: Ward) -> None:
             " WITH (create_slot = false, copy_data = false)"
         )
         found = other.trouble()
+        for statement in found["bypasses"][0].advice.split("; "):
+            other.paste(statement)
+        cured = other.trouble()
+        with other.database.connect() as sleeper:
+            sleeper.execute("LISTEN listener_wake")
+            sleeper.execute("SELECT pg_advisory_lock(1869374562, 'orders_inbox'::regclass::oid::integer)")
+            source.execute("INSERT INTO orders_inbox (order_number) VALUES ('replicated')")
+            heard = [each.payload for each in sleeper.notifies(timeout=30, stop_after=1)]
         execute("ALTER SUBSCRIPTION orders DISABLE")
         until(lambda: not source.connections(), what="the end of the subscription's worker")
         execute("ALTER SUBSCRIPTION orders SET (slot_name = NONE)")
-        execute("DROP SUBSCRIPTION orders")
+        execute("DROP SUBSCRIPTION orders; DROP TRIGGER listener_replicated ON orders_inbox; DELETE FROM orders_inbox")
         source.execute("SELECT pg_drop_replication_slot('orders')")
     assert [each.seen for each in found["bypasses"]] == [
         "subscription orders into orders_inbox: replicated rows fire no ordinary trigger, and wait for the safety poll"
     ]
-    assert found["bypasses"][0].advice == "ALTER TABLE public.orders_inbox ENABLE ALWAYS TRIGGER orders_inbox_inserted"
+    assert "bypasses" not in cured
+    assert heard == ["orders_inbox"]
+
+
+def test_a_server_whose_writes_fire_no_trigger(other: Ward, bad_server: Cluster) -> None:
+    """Set in postgresql.conf, where ALTER SYSTEM RESET would leave it."""
+    file = bad_server.data_dir / "postgresql.conf"
+    file.write_text(file.read_text() + "session_replication_role = replica\n")
+    other.database.execute("SELECT pg_reload_conf()")
+    until(lambda: "bypasses" in other.trouble(), what="the server's new settings")
+    (found,) = other.trouble()["bypasses"]
+    assert "session_replication_role is replica for the whole server" in found.seen
+    for statement in found.advice.removesuffix("; then connect anew").split("; "):
+        other.paste(statement)
+    until(lambda: "bypasses" not in other.trouble(), what="the end of it")
 
 
 def test_a_logical_slot_holds_vacuum_back(other: Ward) -> None:
