@@ -27,14 +27,16 @@ FROM listener_queues AS q JOIN pg_catalog.pg_namespace AS n ON n.nspname = q.tab
 ORDER BY 1, 2;
 
 -- name: surroundings
--- What the role needs around the tables. may_write: it could at least claim and settle an order.
-SELECT coalesce(bool_or(has_table_privilege(to_regclass(format('%%I.%%I', %(schema)s::text, t.name)), 'UPDATE')), false) AS may_write,
-       has_schema_privilege(%(schema)s, 'USAGE') AS may_use, has_database_privilege(current_database(), 'TEMPORARY') AS may_have_temporary,
-       has_schema_privilege('public', %(schema)s, 'CREATE') AS everybody_creates, current_user AS role,
+-- What the role needs around the tables. may_write: it could at least claim and settle an order. Not by the names of things, which
+-- are an error in a schema that the role may not use; a schema that is not there is somebody else's to tell.
+SELECT coalesce(bool_or(has_table_privilege(c.oid, 'UPDATE')), false) AS may_write,
+       coalesce(bool_and(has_schema_privilege(n.oid, 'USAGE')), true) AS may_use, has_database_privilege(current_database(), 'TEMPORARY') AS may_have_temporary,
+       coalesce(bool_or(has_schema_privilege('public', n.oid, 'CREATE')), false) AS everybody_creates, current_user AS role,
        format('GRANT USAGE ON SCHEMA %%I TO %%I', %(schema)s::text, current_user) AS cure_use,
        format('GRANT TEMPORARY ON DATABASE %%I TO %%I', current_database(), current_user) AS cure_temporary,
        format('REVOKE CREATE ON SCHEMA %%I FROM PUBLIC', %(schema)s::text) AS cure_creates
-FROM (VALUES ('orders_inbox'), ('sync_runs')) AS t (name);
+FROM pg_catalog.pg_namespace AS n LEFT JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname IN ('orders_inbox', 'sync_runs')
+WHERE n.nspname = %(schema)s;
 
 -- name: owners
 -- What does not belong to whom most of the schema belongs to, nor to a role that one is in: what was restored or made by somebody

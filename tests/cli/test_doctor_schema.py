@@ -86,9 +86,12 @@ def test_the_schema_and_temporary_tables_are_closed(patient: Ward, stranger: Dat
 
     patient.database.execute(f'REVOKE USAGE ON SCHEMA "{SCHEMA}" FROM {role}')
     closed = patient.trouble(DATABASE_URL=stranger.url)
-    assert closed["migrations"][0].verdict == "unknown"
-    assert "permission denied for schema Shop_1" in closed["migrations"][0].seen
-    patient.database.execute(f'GRANT USAGE ON SCHEMA "{SCHEMA}" TO {role}')
+    behind = patient.trouble(DATABASE_URL=stranger.url, LISTENER_DIRECT_URL=patient.database.url)
+    for (finding,) in (closed["migrations"], behind["grants"]):
+        assert (finding.verdict, finding.seen) == ("fail", f"{role} may not use schema {SCHEMA}")
+    assert closed["grants"][0].seen == "not made: the schema may not be entered; see migrations"
+    patient.cured_by(behind["grants"][0].advice.removeprefix("as the owner: "))
+    assert patient.trouble(DATABASE_URL=stranger.url) == {}
 
 
 @with_its_own_role

@@ -171,6 +171,8 @@ async def _queues(patient: Patient) -> list[Queue]:
 def _why_not(name: str, findings: list[Finding]) -> str:
     """Why a check would only repeat what an earlier one has found; empty when it would not."""
     failed = {each.check: each.seen for each in findings if each.verdict == "fail"}
+    if name in NEED_SCHEMA and schema.NO_ENTRY in failed.get("migrations", ""):
+        return "the schema may not be entered; see migrations"
     if name in NEED_SCHEMA and "migrations" in failed:
         return "the schema is not this release's; see migrations"
     if name in NEED_WRITES and schema.ONLY_READS in failed.get("grants", ""):

@@ -1,11 +1,16 @@
 """Checks of the schema: migrations, grants, triggers, indexes, how tables are stored."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from listener.cli.doctor.finding import Case, Finding, fail, ok, several, warn
 from listener.core.errors import DatabaseError, Unreachable
 from listener.db.doctor import Patient
 
 #: Said once, in place of each privilege that such a role lacks.
 ONLY_READS = "may change neither orders nor syncs: it is no role for the service, nor for its doctor"
+#: In place of a refusal by each check that names a table.
+NO_ENTRY = "may not use schema"
 #: Privileges that are named; of more, only how many.
 _SHOWN = 3
 #: Dead rows beyond which a table is looked at, and their share of the living ones.
@@ -13,7 +18,10 @@ _DEAD_ROWS, _DEAD_SHARE = 50_000, 0.5
 
 
 async def migrations(case: Case) -> list[Finding]:
-    """The schema is this release's."""
+    """The schema may be entered, and is this release's."""
+    problems = _closed(await case.patient.surroundings(), case.env.schema_name)
+    if problems:
+        return problems
     fault = await case.patient.schema_fault()
     if fault:
         seen, colon, advice = fault.rpartition(": ")
@@ -30,10 +38,17 @@ async def grants(case: Case) -> list[Finding]:
     return problems or [ok(f"{role} has every privilege that the service needs")]
 
 
+def _closed(around: Mapping[str, Any], schema: str) -> list[Finding]:
+    if around["may_use"]:
+        return []
+    return [fail(f"{around['role']} {NO_ENTRY} {schema}", f"as the owner: {around['cure_use']}")]
+
+
 async def _grants(patient: Patient, schema: str) -> list[Finding]:
-    problems = []
     around = await patient.surroundings()
-    role = around["role"]
+    problems, role = _closed(around, schema), around["role"]
+    if problems:
+        return problems
     if not around["may_write"]:
         return [
             fail(f"{role} {ONLY_READS}", "use the service's own DATABASE_URL, or run deploy/roles.sql for its role")
@@ -51,8 +66,6 @@ async def _grants(patient: Patient, schema: str) -> list[Finding]:
         more = f" … ({len(lacking) - _SHOWN} more)" if len(lacking) > _SHOWN else ""
         advice = f"as the owner: {cures}; or run deploy/roles.sql, which grants all of it"
         problems.append(fail(f"{role} lacks {words}{more}", advice))
-    if not around["may_use"]:
-        problems.append(fail(f"{role} may not use schema {schema}", f"as the owner: {around['cure_use']}"))
     if not around["may_have_temporary"]:
         seen = f"{role} may make no temporary table, which every import needs"
         problems.append(fail(seen, f"as the owner: {around['cure_temporary']}"))
