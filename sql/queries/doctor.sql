@@ -231,7 +231,7 @@ SELECT i.indexrelid::regclass::text AS index, i.indrelid::regclass::text AS rela
        format('REINDEX INDEX CONCURRENTLY %%s.%%I', c.relnamespace::regnamespace, c.relname) AS cure
 FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
 WHERE NOT (i.indisvalid AND i.indisready AND i.indislive)
-  AND i.indrelid IN (SELECT p.relation FROM listener_privileges() AS p WHERE p.kind = 'table')
+  AND i.indrelid IN (SELECT l.relation FROM listener_privileges() AS p CROSS JOIN LATERAL listener_queue_relations(p.relation) AS l WHERE p.kind = 'table')
 ORDER BY 1;
 
 -- name: queue_indexes
@@ -251,25 +251,35 @@ CROSS JOIN LATERAL (SELECT regexp_replace(pg_catalog.pg_get_expr(i.indpred, i.in
 WHERE i.indrelid = to_regclass(%(relation)s) AND i.indisvalid AND i.indpred IS NOT NULL;
 
 -- name: storage
--- How the tables of the service are kept; attached ones too. wanted: the fillfactor that the migrations set, from a measurement.
+-- How the tables of the service are kept, and the partitions of attached ones, which hold the rows.
 SELECT DISTINCT c.oid::regclass::text AS relation, coalesce(s.n_dead_tup, 0) AS dead, coalesce(s.n_live_tup, 0) AS live,
-       coalesce(option.fillfactor, 100) AS fillfactor, measured.fillfactor AS wanted, coalesce(option.is_vacuumed, true) AS is_vacuumed,
+       coalesce((SELECT o.option_value::boolean FROM pg_catalog.pg_options_to_table(c.reloptions) AS o WHERE o.option_name = 'autovacuum_enabled'), true) AS is_vacuumed,
        current_setting('autovacuum')::boolean AND current_setting('track_counts')::boolean AS autovacuum,
        'ALTER SYSTEM SET autovacuum = on; ALTER SYSTEM SET track_counts = on; SELECT pg_reload_conf()' AS cure_server,
        format('ALTER TABLE %%s.%%I RESET (autovacuum_enabled)', c.relnamespace::regnamespace, c.relname) AS cure_table,
-       format('ALTER TABLE %%s.%%I SET (fillfactor = %%s)', c.relnamespace::regnamespace, c.relname, measured.fillfactor) AS cure_fillfactor,
        format('VACUUM %%s.%%I', c.relnamespace::regnamespace, c.relname) AS cure_dead
 FROM listener_privileges() AS p
-JOIN pg_catalog.pg_class AS c ON c.oid = p.relation
+CROSS JOIN LATERAL listener_queue_relations(p.relation) AS l
+JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
 LEFT JOIN pg_catalog.pg_stat_user_tables AS s ON s.relid = c.oid
-LEFT JOIN (VALUES ('orders_inbox', 80), ('import_files', 90), ('api_budgets', 10)) AS measured (name, fillfactor) ON measured.name = c.relname
-CROSS JOIN LATERAL (
-    SELECT max(o.option_value::integer) FILTER (WHERE o.option_name = 'fillfactor') AS fillfactor,
-           bool_and(o.option_value::boolean) FILTER (WHERE o.option_name = 'autovacuum_enabled') AS is_vacuumed
-    FROM pg_catalog.pg_options_to_table(CASE WHEN c.relkind = 'r' THEN c.reloptions END) AS o
-    WHERE o.option_name IN ('fillfactor', 'autovacuum_enabled')) AS option
 WHERE p.role = 'runtime' AND p.kind = 'table' AND c.relkind = 'r'
 ORDER BY 1;
+
+-- name: storage_options
+-- What the migrations set for a table, from a measurement, and somebody has made larger: rows that find no room, a later VACUUM.
+SELECT m.relation, m.option, v.value, format('ALTER TABLE %%I.%%I SET (%%s = %%s)', current_schema(), m.relation, m.option, m.measured) AS cure
+FROM (VALUES ('orders_inbox', 'fillfactor', 80), ('orders_inbox', 'autovacuum_vacuum_scale_factor', 0.02), ('orders_inbox', 'autovacuum_vacuum_threshold', 1000),
+             ('orders_inbox', 'autovacuum_analyze_scale_factor', 0.05), ('orders_inbox', 'autovacuum_vacuum_cost_delay', 0),
+             ('import_files', 'fillfactor', 90), ('import_files', 'autovacuum_vacuum_scale_factor', 0.05),
+             ('api_budgets', 'fillfactor', 10), ('api_budgets', 'autovacuum_vacuum_scale_factor', 0), ('api_budgets', 'autovacuum_vacuum_threshold', 100)
+     ) AS m (relation, option, measured)
+JOIN pg_catalog.pg_class AS c ON c.relname = m.relation
+    AND c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
+CROSS JOIN LATERAL (
+    SELECT coalesce((SELECT o.option_value::numeric FROM pg_catalog.pg_options_to_table(c.reloptions) AS o WHERE o.option_name = m.option),
+                    (SELECT s.setting::numeric FROM pg_catalog.pg_settings AS s WHERE s.name = m.option), 100) AS value) AS v
+WHERE v.value > m.measured
+ORDER BY 1, 2;
 
 -- name: settings
 -- What our role, this database or the server presets for a connection of ours, where that can harm, and where it comes from.

@@ -243,6 +243,11 @@ def test_indexes_of_an_older_table_are_known(patient: Ward, server: Server) -> N
         ("ALTER TABLE orders_inbox SET (autovacuum_enabled = off)", "fail", "autovacuum is off for orders_inbox"),
         ("ALTER TABLE orders_inbox SET (fillfactor = 100)", "warn", "fillfactor of orders_inbox is 100"),
         ("ALTER TABLE api_budgets RESET (fillfactor)", "warn", "fillfactor of api_budgets is 100"),
+        (
+            "ALTER TABLE orders_inbox SET (autovacuum_vacuum_scale_factor = 0.9)",
+            "warn",
+            "autovacuum_vacuum_scale_factor of orders_inbox is 0.9: dead row versions stay longer",
+        ),
     ],
 )
 def test_a_table_is_kept_badly(patient: Ward, broken: str, verdict: str, said: str) -> None:
@@ -251,6 +256,45 @@ def test_a_table_is_kept_badly(patient: Ward, broken: str, verdict: str, said: s
     assert found.verdict == verdict
     assert said in found.seen
     patient.cured_by(found.advice)
+
+
+def test_every_option_that_a_migration_sets_is_looked_at(patient: Ward) -> None:
+    execute = patient.database.execute
+    options = execute(
+        "SELECT relname, split_part(o, '=', 1), split_part(o, '=', 2)::numeric FROM pg_class, unnest(reloptions) AS o"
+        " WHERE relkind = 'r' AND relnamespace = '\"Shop_1\"'::regnamespace"
+    )
+    for table, option, value in options:
+        execute(f"ALTER TABLE {table} SET ({option} = {value + 1})")
+    found = patient.trouble()["storage"]
+    for each in found:
+        patient.paste(each.advice)
+    assert len(options) > 5
+    assert {each.seen.partition(" is ")[0] for each in found} == {
+        f"{option} of {table}" for table, option, _ in options
+    }
+    assert patient.trouble() == {}
+
+
+def test_a_partition_is_kept_badly(patient: Ward) -> None:
+    """It is there that the rows are."""
+    execute = patient.database.execute
+    execute("CREATE TABLE parcels (id bigint PRIMARY KEY, note text) PARTITION BY RANGE (id)")
+    execute("CREATE TABLE parcels_1 PARTITION OF parcels FOR VALUES FROM (1) TO (100)")
+    execute("SELECT attach_queue('parcels'::regclass)")
+    execute("ALTER TABLE parcels_1 SET (autovacuum_enabled = off)")
+    found = patient.only("storage")
+    assert found.seen == "autovacuum is off for parcels_1"
+    patient.cured_by(found.advice)
+    execute("INSERT INTO parcels (id, note, status) VALUES (1, 'a', 'Skipped'), (2, 'a', 'Skipped')")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        execute("CREATE UNIQUE INDEX CONCURRENTLY one_note ON parcels_1 (note)")
+    found = patient.only("indexes")
+    assert "index one_note on parcels_1 is invalid" in found.seen
+    execute("DELETE FROM parcels")
+    patient.cured_by(found.advice)
+    execute("SELECT detach_queue('parcels'::regclass, false)")
+    execute("DROP TABLE parcels")
 
 
 def test_dead_rows_are_not_removed(patient: Ward) -> None:

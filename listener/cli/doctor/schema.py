@@ -144,7 +144,9 @@ async def storage(case: Case) -> list[Finding]:
             problems.append(
                 warn(seen, f"see transactions and horizon for what holds VACUUM back, then {row['cure_dead']}")
             )
-        if row["wanted"] is not None and row["fillfactor"] > row["wanted"]:
-            seen = f"fillfactor of {relation} is {row['fillfactor']}: new row versions find no room on their page"
-            problems.append(warn(seen, row["cure_fillfactor"]))
-    return problems or [ok(f"autovacuum works on {several(len(rows), 'table')}, fillfactor is as measured")]
+    for row in await case.patient.ask("storage_options"):
+        harm = "new row versions find no room on their page"
+        if row["option"] != "fillfactor":
+            harm = "dead row versions stay longer than was measured to be good"
+        problems.append(warn(f"{row['option']} of {row['relation']} is {row['value']:f}: {harm}", row["cure"]))
+    return problems or [ok(f"autovacuum works on {several(len(rows), 'table')}, as measured, and so does fillfactor")]
