@@ -246,7 +246,7 @@ def test_a_database_that_allows_too_few_connections(patient: Ward) -> None:
 
     assert found.verdict == "fail"
     assert "the database allows 7 connections" in found.seen
-    assert "lower LISTENER_POOL_MAX (4)" in found.advice
+    assert "lower LISTENER_POOL_MAX (4) or import_concurrency (2), or run fewer" in found.advice
     patient.cured_by(found.advice.partition("; ")[0])
 
 
@@ -254,6 +254,15 @@ def test_a_server_that_allows_too_few_for_all_processes(patient: Ward) -> None:
     found = patient.only("connections", replicas=30, LISTENER_POOL_MAX="10", LISTENER_POOL_MIN="2")
     assert "processes × connections, 30 × 14, need 420" in found.seen
     assert found.advice.startswith("raise max_connections; ")
+
+
+def test_files_that_are_imported_take_connections_too(patient: Ward) -> None:
+    change = "UPDATE configuration_params SET param_value = '{}' WHERE param_key = 'import_concurrency'"
+    patient.database.execute(change.format(100))
+    found = patient.only("connections", replicas=2)
+    patient.database.execute(change.format(2))
+    assert "processes × connections, 2 × 106, need 212" in found.seen
+    assert "import_concurrency (100)" in found.advice
 
 
 def test_a_role_that_may_have_too_few(patient: Ward) -> None:

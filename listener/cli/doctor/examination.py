@@ -70,6 +70,7 @@ NEED_SCHEMA = frozenset(
         "indexes",
         "storage",
         "pooler",
+        "connections",
         "configuration",
         "work",
         "credentials",

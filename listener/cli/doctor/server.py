@@ -2,8 +2,10 @@
 
 from listener.cli.doctor.finding import Case, Finding, fail, ok, warn
 from listener.config.environment import redacted
+from listener.config.live import read_live_config
 from listener.core.errors import Pooled
 from listener.db.applied import OLDEST_SERVER
+from listener.db.configuration import read_configuration
 from listener.db.session import different, probe
 
 #: Major release → first minor one in which VACUUM no longer removes the commit status of a notification that is still
@@ -115,8 +117,9 @@ async def keepalives(case: Case) -> list[Finding]:
 async def connections(case: Case) -> list[Finding]:
     """All processes together fit into what server, database and role allow."""
     found = (await case.patient.ask("capacity"))[0]
+    config = read_live_config((await read_configuration(case.patient.pool)).values, None).config
     # session, watch, and one for each file that is being imported
-    each = case.env.pool_max + 2 + 2
+    each = case.env.pool_max + 2 + config.import_concurrency
     need = each * case.replicas
     told = f"{case.replicas} × {each}"
     limits = (
@@ -131,6 +134,7 @@ async def connections(case: Case) -> list[Finding]:
             seen = (
                 f"{who} allows {limit} connections; processes × connections, {told}, need {need}, others have {others}"
             )
-            advice = f"{cure}; or lower LISTENER_POOL_MAX ({case.env.pool_max}), or run fewer processes"
+            sizes = f"LISTENER_POOL_MAX ({case.env.pool_max}) or import_concurrency ({config.import_concurrency})"
+            advice = f"{cure}; or lower {sizes}, or run fewer processes"
             problems.append((fail if limit < need else warn)(seen, advice))
     return problems or [ok(f"processes × connections, {told}, need {need} of {found['server_limit']}")]
