@@ -282,13 +282,17 @@ WHERE v.value > m.measured
 ORDER BY 1, 2;
 
 -- name: settings
--- What our role, this database or the server presets for a connection of ours, where that can harm, and where it comes from.
+-- What our role, this database or the server presets for a connection of ours, where that can harm, and where it comes from. The
+-- server's own value may stand in postgresql.conf, out of which RESET takes nothing: our role gets the usual one.
 SELECT s.name, s.reset_val AS value, concat_ws(' ', s.reset_val, nullif(s.unit, '')) AS shown,
-       CASE WHEN p.setrole = 0 THEN format('database %%s', current_database()) WHEN p.setdatabase = 0 THEN format('role %%s', current_user)
+       CASE WHEN s.source = 'client' THEN 'the address'
+            WHEN p.setrole = 0 THEN format('database %%s', current_database()) WHEN p.setdatabase = 0 THEN format('role %%s', current_user)
             WHEN p.setconfig IS NOT NULL THEN format('role %%s in database %%s', current_user, current_database()) ELSE 'the server' END AS who,
-       concat(CASE WHEN p.setrole = 0 THEN format('ALTER DATABASE %%I RESET ', current_database()) WHEN p.setdatabase = 0 THEN format('ALTER ROLE %%I RESET ', current_user)
-                   WHEN p.setconfig IS NOT NULL THEN format('ALTER ROLE %%I IN DATABASE %%I RESET ', current_user, current_database()) ELSE 'ALTER SYSTEM RESET ' END,
-              s.name, CASE WHEN p.setconfig IS NULL THEN '; SELECT pg_reload_conf()' END) AS cure
+       CASE WHEN s.source = 'client' THEN format('take %%s out of its options', s.name)
+            WHEN p.setrole = 0 THEN format('ALTER DATABASE %%I RESET %%s', current_database(), s.name)
+            WHEN p.setdatabase = 0 THEN format('ALTER ROLE %%I RESET %%s', current_user, s.name)
+            WHEN p.setconfig IS NOT NULL THEN format('ALTER ROLE %%I IN DATABASE %%I RESET %%s', current_user, current_database(), s.name)
+            ELSE format('ALTER ROLE %%I SET %%s = %%L', current_user, s.name, s.boot_val) END AS cure
 FROM pg_catalog.pg_settings AS s
 LEFT JOIN LATERAL (
     SELECT o.setrole, o.setdatabase, o.setconfig FROM pg_catalog.pg_db_role_setting AS o

@@ -1,14 +1,17 @@
 """The doctor on the server: addresses, release, clock, connections, and the way there."""
 
 import time
+from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
-from conftest import Server, fresh_database
+from conftest import Server, fresh_database, private_server
 from e2e.proxy import Proxy
 from e2e.test_pgbouncer import PROGRAM, running
+from waiting import until
 
 from cli.ward import SCHEMA, Ward
 from listener.cli.doctor import examination
@@ -137,6 +140,27 @@ def test_a_preset_setting_harms(patient: Ward, preset: str, said: str, scope: st
     assert found.verdict == "warn"
     assert found.seen.startswith(said.format(who=who))
     patient.cured_by(found.advice.removesuffix("; then restart the service"))
+
+
+def test_the_server_s_own_setting_is_overruled(server_bin_dir: Path, patient: Ward) -> None:
+    """It may stand in postgresql.conf, out of which ALTER SYSTEM RESET takes nothing."""
+    with private_server(server_bin_dir) as cluster, closing(Server(cluster.url())) as server:
+        with (cluster.data_dir / "postgresql.conf").open("a") as file:
+            file.write("lock_timeout = 50\n")
+        server.execute("SELECT pg_reload_conf()")
+        with fresh_database(server) as database:
+            migrate(database.url, SCHEMA)
+            until(lambda: "settings" in patient.trouble(DATABASE_URL=database.url), what="the server's new setting")
+            found = patient.only("settings", DATABASE_URL=database.url)
+            database.execute(found.advice.partition(";")[0])
+            assert patient.trouble(DATABASE_URL=database.url) == {}
+    assert found.seen.startswith("lock_timeout is 50 ms for the server: ")
+
+
+def test_an_option_of_the_address_harms(patient: Ward) -> None:
+    found = patient.only("settings", DATABASE_URL=f"{patient.database.url}?options=-c%20lock_timeout%3D50")
+    assert found.seen.startswith("lock_timeout is 50 ms for the address: ")
+    assert found.advice == "take lock_timeout out of its options; then restart the service"
 
 
 @pytest.mark.parametrize(
