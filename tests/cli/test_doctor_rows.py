@@ -164,3 +164,13 @@ def test_the_rate_window_is_used_up(patient: Ward) -> None:
     patient.database.execute("DELETE FROM api_budgets")
     assert (found.verdict, found.advice) == ("warn", "ask again in a minute")
     assert "no call is left in this rate window" in found.seen
+
+
+def test_others_use_up_the_rate_window(patient: Ward) -> None:
+    """The key is right, and so are network and address."""
+    patient.api.fault({"status": 429})
+    found = patient.only("credentials")
+    patient.api.fault()
+    assert found.verdict == "warn"
+    assert "answered 429" in found.seen
+    assert found.advice.startswith("somebody else uses the same key, or SHIPSTATION_RATE_LIMIT")

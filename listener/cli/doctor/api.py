@@ -98,6 +98,11 @@ async def _refused(case: Case, account: str, error: Unavailable) -> Finding:
             return fail(seen, "mend that; the service probes by itself, at the latest after a minute")
     if error.reason == "budget":
         return warn(f"account {account} could not be asked: {error}", "ask again in a minute")
+    if error.reason == "throttled":
+        return warn(
+            f"account {account} could not be asked: {error}",
+            "somebody else uses the same key, or SHIPSTATION_RATE_LIMIT is above the account's; ask again in a minute",
+        )
     if error.reason == "credentials":
         seen, _, advice = str(error).partition("; ")
         return fail(seen, advice)
