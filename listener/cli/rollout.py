@@ -5,11 +5,12 @@ figures come from the database; calls to the API are counted by the running proc
 """
 
 import json
-import re
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import anyio
 import typer
@@ -23,6 +24,7 @@ from listener.core.errors import ConfigError, Unavailable
 from listener.db.configuration import read_configuration
 from listener.db.pool import Pool
 from listener.db.rollout import Figures
+from listener.db.session import read_live_sessions
 
 cli = typer.Typer(
     name="rollout",
@@ -36,8 +38,8 @@ LEAST_SKIP_SHARE, MOST_CALLS_AN_HOUR, MOST_CONNECTIONS = 0.8, 200, 10
 MOST_END_TO_END_S, MOST_ERROR_SHARE = 120.0, 0.01
 #: Of fewer orders nothing is known: a stage in which nobody ordered has shown nothing.
 LEAST_ORDERS = 20
-#: A check that is older than two of the slowest polls tells that nobody works.
-_STALE_H = 0.25
+#: As long without a check, two of the slowest polls and more, and nobody has worked.
+_GAP_H = 0.25
 _UPLOADS, _IMPORTS = "shipstation-upload", "xml-import"
 
 
@@ -109,7 +111,7 @@ def check(
         known = "; ".join(f"--plan {name} --stage {', '.join(map(str, stages))}" for name, stages in STAGES.items())
         raise ConfigError(f"--plan {plan} has no --stage {stage}; known: {known}")
     for url in metrics or ():
-        if not re.match(r"https?://[^/]", url):
+        if not _is_address(url):
             raise ConfigError(f"not an address of metrics: --metrics {url}: write http://host:port/metrics")
     env = load_environment()
     found = anyio.run(judge, env, STAGES[plan][stage], hours, metrics or [f"http://{env.http}/metrics"], orders)
@@ -136,7 +138,7 @@ async def judge(
         found = [await _settings(pool, stage), await _watched(figures, stage, hours), await _skips(figures, _UPLOADS)]
         found += [
             await _enough(figures, stage, orders),
-            *_calls(await _read_metrics(urls)),
+            *_calls(await _read_metrics(urls, processes=len(await read_live_sessions(pool)))),
             await _errors(figures, stage),
             await _connections(figures),
         ]
@@ -158,20 +160,20 @@ async def _settings(pool: Pool, stage: Stage) -> Criterion:
 
 async def _watched(figures: Figures, stage: Stage, hours: float) -> Criterion:
     """The service has worked with these settings for that long, and still does."""
-    wanted = f"{hours:g} h with these settings"
-    checks = (await figures.checks()).get(_UPLOADS)
+    wanted = f"{hours:g} h with these settings, without a gap of {60 * _GAP_H:.0f} min"
+    checks = (await figures.checks(gap_h=_GAP_H)).get(_UPLOADS)
     if checks is None:
         return Criterion("watched", "unknown", "polling_metrics has no checks of uploads", wanted)
     unchanged_h = await figures.unchanged_h([*stage.settings])
     covered_h = min(checks["covered_h"], unchanged_h if unchanged_h is not None else checks["covered_h"])
-    is_stale = checks["seen_h"] > _STALE_H
+    is_stale = checks["seen_h"] > _GAP_H
     seen = f"{covered_h:.1f} h" + (f"; the last check was {checks['seen_h']:.1f} h ago" if is_stale else "")
     return Criterion("watched", "pass" if covered_h >= hours and not is_stale else "fail", seen, wanted)
 
 
 async def _skips(figures: Figures, workflow: str) -> Criterion:
     name, wanted = f"skip {workflow.partition('-')[2]}", f"over {LEAST_SKIP_SHARE:.0%} of the checks"
-    checks = (await figures.checks()).get(workflow)
+    checks = (await figures.checks(gap_h=_GAP_H)).get(workflow)
     if checks is None or not checks["checks"]:
         return Criterion(name, "unknown", f"no checks of {workflow}", wanted)
     share = checks["skipped"] / checks["checks"]
@@ -244,24 +246,32 @@ async def _doctor(env: Environment) -> Criterion:
     return Criterion("doctor", "fail" if bad else "pass", ", ".join(bad) or "finds nothing wrong", "nothing fails")
 
 
-async def _read_metrics(urls: Sequence[str]) -> Calls | str:
-    """Add up the processes; a sentence when one of them does not answer."""
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+async def _read_metrics(urls: Sequence[str], *, processes: int) -> Calls | str:
+    """Add up the processes; a sentence when one of them does not answer, or was not asked."""
+    if len({*urls}) < processes:
+        return f"{processes} processes run, and {len({*urls})} was asked; give the address of each with --metrics"
     per_hour, throttled, hours = 0.0, 0, 0.0
     for url in urls:
-        base, _, path = url.partition("://")[2].partition("/")
+        parts = urlsplit(url)
+        base = f"{parts.scheme}://{parts.netloc}"
+        http = Http(base, lambda _event: None, connector="", account="", auth=None, timeout_s=5.0)
         try:
-            async with Http(
-                f"{url.partition('://')[0]}://{base}",
-                lambda _event: None,
-                connector="",
-                account="",
-                auth=None,
-                timeout_s=5.0,
-            ) as http:
-                raw = await http.request("GET", f"/{path}")
+            async with http:
+                raw = await http.request("GET", url[len(base) :] or "/")
         except Unavailable as error:
             return f"{url} does not answer ({error}); give the processes' addresses with --metrics"
-        total, refused, started_s = read_exposition(raw.body.decode(errors="replace"))
+        try:
+            total, refused, started_s = read_exposition(raw.body.decode(errors="replace"))
+        except ValueError:
+            started_s = None
         if raw.status != 200 or started_s is None:
             return f"{url} answered {raw.status} without the process's metrics"
         age_h = max((time.time() - started_s) / 3600, 1 / 60)
@@ -270,13 +280,19 @@ async def _read_metrics(urls: Sequence[str]) -> Calls | str:
 
 
 def read_exposition(text: str) -> tuple[float, int, float | None]:
-    """Return calls to APIs, those answered with 429, and the process's start in seconds since 1970. Pure."""
+    """Return calls to APIs, those answered with 429, and the process's start in seconds since 1970. Raises ValueError."""
     total, refused, started_s = 0.0, 0, None
     for line in text.splitlines():
         if line.startswith("listener_api_requests_total{"):
-            value = float(line.rpartition(" ")[2])
+            value = _number(line.rpartition("}")[2])
             total += value
             refused += int(value) if 'status="429"' in line else 0
         elif line.startswith("process_start_time_seconds "):
-            started_s = float(line.rpartition(" ")[2])
+            started_s = _number(line.partition(" ")[2])
     return total, refused, started_s
+
+
+def _number(text: str) -> float:
+    if math.isfinite(value := float((text.split() or [""])[0])):  # a time may follow
+        return value
+    raise ValueError(text)

@@ -27,8 +27,8 @@ from listener.db.session import Session, identity, lock_class_oid
 
 #: Asked as they stand; `stuck`, `queue_indexes`, `triggers`, `surroundings` and `peer` want something of us.
 QUESTIONS = frozenset(
-    {"server", "grants", "owners", "roles", "policies", "bypasses", "invalid_indexes", "storage", "storage_options", "transactions",
-     "hidden_sessions", "horizon", "prepared", "notifications", "capacity", "clock", "definitions",
+    {"server", "grants", "owners", "roles", "policies", "bypasses", "invalid_indexes", "storage", "storage_options",
+     "transactions", "hidden_sessions", "horizon", "prepared", "notifications", "capacity", "clock", "definitions",
      "settings", "sequences"}
 )  # fmt: skip
 

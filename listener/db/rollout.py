@@ -15,9 +15,9 @@ class Figures:
         self._pool = pool
         self._hours = hours
 
-    async def checks(self) -> dict[str, DictRow]:
-        """Workflow → its safety checks."""
-        return {row["workflow"]: row for row in await self._ask("checks")}
+    async def checks(self, *, gap_h: float) -> dict[str, DictRow]:
+        """Workflow → its safety checks; gap_h: hours without any, after which the watch began anew."""
+        return {row["workflow"]: row for row in await self._ask("checks", gap_h=gap_h)}
 
     async def uploads(self) -> DictRow:
         """Orders that were uploaded or failed, and how long they took, in seconds."""
@@ -41,5 +41,5 @@ class Figures:
         """Connections of the service now."""
         return int((await self._pool.run(query("rollout", "connected"), {}, name="rollout"))[0]["ours"])
 
-    async def _ask(self, name: str) -> list[DictRow]:
-        return await self._pool.run(query("rollout", name), {"hours": self._hours}, name="rollout")
+    async def _ask(self, name: str, **params: float) -> list[DictRow]:
+        return await self._pool.run(query("rollout", name), {"hours": self._hours, **params}, name="rollout")

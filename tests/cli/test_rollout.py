@@ -25,10 +25,10 @@ NAMES = ["settings", "watched", "skip upload", "work", "API calls", "rate limit"
 
 
 @contextmanager
-def metrics(calls: int = 300, throttled: int = 0) -> Iterator[str]:
+def metrics(calls: int | str = 300, throttled: int = 0) -> Iterator[str]:
     """The /metrics of a process that has run for two hours."""
     text = (
-        f'listener_api_requests_total{{connector="shipstation",account="…7890",status="200"}} {calls}.0\n'
+        f'listener_api_requests_total{{connector="shipstation",account="…7890",status="200"}} {calls}\n'
         f'listener_api_requests_total{{connector="shipstation",account="…7890",status="429"}} {throttled}.0\n'
         f"process_start_time_seconds {time.time() - 7200}\n"
     )
@@ -60,8 +60,8 @@ def gone_well(patient: Ward) -> Iterator[Ward]:
     execute("UPDATE configuration_history SET changed_at = now() - interval '3 hours'")
     execute(
         "INSERT INTO polling_metrics (workflow_name, check_timestamp, checks, skipped, action_taken, duration_ms)"
-        " SELECT name, LOCALTIMESTAMP - n * interval '90 min', 10, 9, 'processed', 5"
-        " FROM unnest('{shipstation-upload,xml-import}'::text[]) AS name, generate_series(0, 2) AS n"
+        " SELECT name, LOCALTIMESTAMP - n * interval '10 min', 10, 9, 'processed', 5"
+        " FROM unnest('{shipstation-upload,xml-import}'::text[]) AS name, generate_series(0, 18) AS n"
     )
     execute(
         "INSERT INTO orders_inbox (order_number, status, created_at, scheduled_at, finished_at, attempts)"
@@ -114,15 +114,22 @@ BREAKS = {
         "UPDATE polling_metrics SET check_timestamp = check_timestamp + interval '1 hour'",
         "watched", "the last check was 1.0 h ago",
     ),
+    "nobody looked for 20 minutes an hour ago": (
+        "UPDATE polling_metrics SET check_timestamp = check_timestamp - interval '10 min'"
+        " WHERE check_timestamp < LOCALTIMESTAMP - interval '55 min'",
+        "UPDATE polling_metrics SET check_timestamp = check_timestamp + interval '10 min'"
+        " WHERE check_timestamp < LOCALTIMESTAMP - interval '55 min'",
+        "watched", "0.8 h",
+    ),
     "uploads are seldom skipped": (
         "UPDATE polling_metrics SET skipped = 7 WHERE workflow_name = 'shipstation-upload'",
         "UPDATE polling_metrics SET skipped = 9",
-        "skip upload", "70.0% of 20 checks found nothing to do",
+        "skip upload", "70.0% of 120 checks found nothing to do",
     ),
     "imports are seldom skipped": (
         "UPDATE polling_metrics SET skipped = 8 WHERE workflow_name = 'xml-import'",
         "UPDATE polling_metrics SET skipped = 9",
-        "skip import", "80.0% of 20 checks found nothing to do",
+        "skip import", "80.0% of 120 checks found nothing to do",
     ),
     "files fail": (
         "INSERT INTO import_files (name, status, finished_at) VALUES ('x', 'Failed', now())",
@@ -197,7 +204,34 @@ def test_calls_are_counted_by_the_processes(gone_well: Ward) -> None:
     assert "does not answer" in found["API calls"].seen
 
 
-@pytest.mark.parametrize("url", ["localhost:8080/metrics", "ftp://localhost/metrics", "http://"])
+def test_every_process_is_asked(gone_well: Ward) -> None:
+    """Of two, one has made half of the calls."""
+    with metrics() as one, lease(gone_well.database, 3, schema=SCHEMA), lease(gone_well.database, 4, schema=SCHEMA):
+        found = check(gone_well, one)
+    assert [each.name for each in found.values() if each.verdict != "pass"] == ["API calls", "rate limit"]
+    assert found["API calls"].seen == "2 processes run, and 1 was asked; give the address of each with --metrics"
+
+
+@pytest.mark.parametrize("calls", ["many", "NaN", ""])
+def test_figures_that_are_none_cannot_be_judged(gone_well: Ward, calls: str) -> None:
+    with metrics(calls) as url:
+        found = check(gone_well, url)
+    assert [each.name for each in found.values() if each.verdict != "pass"] == ["API calls", "rate limit"]
+    assert found["rate limit"].seen == f"{url} answered 200 without the process's metrics"
+
+
+def test_orders_of_an_older_table_may_have_no_creation_time(gone_well: Ward) -> None:
+    gone_well.database.execute("UPDATE orders_inbox SET created_at = NULL, attempts = 2, revision = 0")
+    with metrics() as url:
+        found = check(gone_well, url)["end to end"]
+    gone_well.database.execute("UPDATE orders_inbox SET created_at = scheduled_at, attempts = 1")
+    assert (found.verdict, found.seen) == ("pass", "p95 1.0 s, longest 1.0 s, of 200 orders")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8080/metrics", "ftp://localhost/metrics", "http://", "http://localhost:99999/metrics", "http://[::1/"],
+)
 def test_an_address_of_metrics_without_http_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^not an address of metrics: --metrics .*: write http://host:port/metrics$"):
         check_command(metrics=[url])
@@ -270,3 +304,5 @@ def test_the_command(gone_well: Ward) -> None:
 
 def test_expositions_are_read() -> None:
     assert read_exposition("# HELP x\nother 5\n") == (0.0, 0, None)
+    told = 'listener_api_requests_total{status="429"} 5 1700000000000\nprocess_start_time_seconds 1.7e9 1700000000000\n'
+    assert read_exposition(told) == (5.0, 5, 1.7e9)
