@@ -133,7 +133,7 @@ CASES = {
     "DatabaseConnectionsHigh": Case(held(11), [held(10), [
         steady("listener_database_connections", 18),
         *(steady(f'listener_session_connected{{instance="{each}"}}', 1) for each in "ab"),
-    ]]),
+    ], [steady("listener_database_connections", 6), steady("listener_session_connected", 0)]]),
     "ErrorRateHigh": Case(settled("upload", 94, 6), [
         settled("upload", 96, 4), settled("upload", 0, 0), settled("upload", 4, 1)
     ]),
