@@ -280,7 +280,7 @@ async def _read_metrics(urls: Sequence[str], *, processes: int) -> Calls | str:
 
 
 def read_exposition(text: str) -> tuple[float, int, float | None]:
-    """Return calls to APIs, those answered with 429, and the process's start in seconds since 1970. Raises ValueError."""
+    """Return calls to APIs, those answered with 429, and the process's start in seconds. Raises ValueError."""
     total, refused, started_s = 0.0, 0, None
     for line in text.splitlines():
         if line.startswith("listener_api_requests_total{"):

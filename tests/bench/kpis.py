@@ -14,7 +14,8 @@ from e2e.service import Service
 _TICKS = os.sysconf("SC_CLK_TCK")
 #: Of the run: until then imports, pools and caches fill up.
 _WARM_UP = 0.2
-_WAITS = "SELECT extract(epoch FROM uploaded_at - created_at) FROM orders_inbox"
+#: An order that was lost has none, and is told beside the table.
+_WAITS = "SELECT extract(epoch FROM uploaded_at - created_at) FROM orders_inbox WHERE uploaded_at IS NOT NULL"
 _LOOKS = """SELECT coalesce(sum(checks), 0), coalesce(sum(skipped), 0) FROM polling_metrics
 WHERE workflow_name = 'shipstation-upload'"""
 _RUNS = """SELECT count(*), count(*) FILTER (WHERE status = 'Failed') FROM sync_runs
@@ -69,8 +70,8 @@ def assess(
     hours: float,
 ) -> list[Kpi]:
     """Return the KPIs of requirements R196 to R208. quiet: orders that no fault concerned; hours: of work."""
-    waits = [float(row[0]) for row in conn.execute(f"{_WAITS} WHERE order_number = ANY (%s)", [[*quiet]])]
-    longest = max(float(row[0]) for row in conn.execute(_WAITS))
+    waits = [float(row[0]) for row in conn.execute(f"{_WAITS} AND order_number = ANY (%s)", [[*quiet]])]
+    longest = max((float(row[0]) for row in conn.execute(_WAITS)), default=0.0)
     [[checks, skipped]] = conn.execute(_LOOKS).fetchall()
     [[runs, failed]] = conn.execute(_RUNS).fetchall()
     scrapes = [Exposition(service.get("/metrics")[1]) for service in running]

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -55,6 +56,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals and the victims")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
+    # unheard it would leave replicas and sandbox behind, which nobody ends
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     figures = measure(options)
     print(table(figures["kpis"]))
     told = f"{figures['orders']} orders, {figures['faults']} faults, {figures['hours']:.1f} hours of work: "
