@@ -145,6 +145,10 @@ def test_the_scaling_query_is_the_age_of_the_oldest_due_row(database: Database) 
         " ('shop', '1', '{}', now() - interval '40 s'), ('shop', '2', '{}', now() + interval '1 h')"
     )
     assert 40 <= waiting_s() < 300
+    early = "INSERT INTO {} VALUES ('http', 'x', '-infinity')"  # due since ever: no age that can be scaled by
+    database.execute(early.format("orders_inbox (source, order_number, scheduled_at)"))
+    database.execute(early.format("import_files (source, name, scheduled_at)"))
+    assert 40 <= waiting_s() < 300
     database.execute(
         "INSERT INTO import_files (source, name, scheduled_at) VALUES ('http', 'x', now() - interval '1 h')"
     )
