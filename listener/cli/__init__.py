@@ -1,6 +1,7 @@
 """The command line. Exit 0 = done, 1 = failed, 2 = wrong usage, 130 = interrupted; errors are clear lines on stderr."""
 
 import gc
+import io
 import signal
 import sys
 
@@ -16,6 +17,8 @@ def main() -> None:
     gc.disable()  # next to nothing that is imported is garbage, and looking for it takes a tenth of a start
     from listener.cli.commands import build
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without arrows shows the findings with `?` in their place
     cli = build(sys.argv[1] if len(sys.argv) > 1 else None)
     gc.freeze()  # nor is it ever walked through
     gc.enable()

@@ -218,10 +218,10 @@ def test_the_queue_of_notifications_fills(other: Ward) -> None:
             assert "end the oldest `idle in transaction` session" in found.advice
 
 
-def run(other: Ward, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(other: Ward, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "listener", "doctor", *arguments],
-        env={**clean_environ(), **other.environ},
+        env={**clean_environ(), **other.environ, **environ},
         capture_output=True,
         text=True,
         timeout=60,
@@ -243,3 +243,9 @@ def test_the_command_prints_a_table_and_ends_with_1(patient: Ward) -> None:
     assert told["well"] is False
     assert [each["advice"] for each in told["findings"] if each["verdict"] == "fail"] == [lines[at + 1].strip()[2:]]
     assert told["statements"] > 20
+
+
+def test_a_terminal_without_arrows_shows_the_table_too(patient: Ward) -> None:
+    done = run(patient, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "? start `listener run`" in done.stdout
