@@ -95,3 +95,12 @@ def test_a_role_at_the_pools_address_is_judged_where_the_session_is_a_superusers
     assert [each.verdict for each in roles] == ["ok"]
     assert "is a superuser: no roles to compare" in roles[0].seen
     assert f"{PREFIX}_runtime is in no role that may more" in roles[0].seen
+
+
+def test_a_role_that_may_have_one_connection(family: Ward) -> None:
+    """The session finds no room; the check that says why is made all the same."""
+    family.database.execute(f"ALTER ROLE {PREFIX}_runtime CONNECTION LIMIT 1")
+    found = family.trouble()
+    family.database.execute(f"ALTER ROLE {PREFIX}_runtime CONNECTION LIMIT -1")
+    assert {name: each[0].verdict for name, each in found.items()} == {"pooler": "unknown", "connections": "fail"}
+    assert "the role allows 1 connections" in found["connections"][0].seen
