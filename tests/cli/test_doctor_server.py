@@ -299,7 +299,9 @@ def test_a_role_that_may_have_too_few(patient: Ward) -> None:
 def test_a_proxy_is_in_between(patient: Ward) -> None:
     with Proxy(patient.url) as proxy:
         found = patient.only("keepalives", DATABASE_URL=proxy.url)
-    assert found.verdict == "warn"
+        session = patient.only("keepalives", LISTENER_DIRECT_URL=proxy.url)
+        assert patient.trouble(DATABASE_URL=proxy.url, LISTENER_DIRECT_URL=patient.database.url) == {}
+    assert found.verdict == session.verdict == "warn"
     assert "the server sees 127.0.0.1:" in found.seen
     assert "LISTENER_DIRECT_URL" in found.advice
 
