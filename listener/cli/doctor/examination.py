@@ -169,15 +169,6 @@ async def _queues(patient: Patient) -> list[Queue]:
     return own + [queue for queue in attached if queue.schema not in closed]
 
 
-async def _answers(patient: Patient) -> bool:
-    """Whether it was one statement that waited too long, or a connection too many, and the others can be asked."""
-    try:
-        await patient.ask("clock")
-    except Unreachable:
-        return False
-    return True
-
-
 def _why_not(name: str, findings: list[Finding]) -> str:
     """Why a check would only repeat what an earlier one has found; empty when it would not."""
     failed = {each.check: each.seen for each in findings if each.verdict == "fail"}
