@@ -165,7 +165,6 @@ async def _retry(env: Environment, name: str, ids: Sequence[str]) -> tuple[str, 
         if name not in tables:
             raise ConfigError(f"{name!r} is no queue; known: {', '.join(tables)}")
         table = tables[name]
-        retried = set(await table.retry_keys(ids)) if ids else None
-        count = await table.retry_failed() if retried is None else len(retried)
+        retried, count = await table.retry_keys(ids) if ids else ([], await table.retry_failed())
         told = f"{count} {table.queue.noun} put back to {table.queue.ready_word}"
-        return told, [i for i in ids if i not in (retried or ())]
+        return told, [i for i in ids if i not in retried]

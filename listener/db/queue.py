@@ -190,8 +190,8 @@ class QueueTable:
         rows = await self._pool.run(self._retry_failed, {}, name=self.queue.name)
         return len(rows)
 
-    async def retry_keys(self, keys: Sequence[str]) -> list[str]:
-        """Put the named rows back to `Pending`; returns those that were `Failed` or done.
+    async def retry_keys(self, keys: Sequence[str]) -> tuple[list[str], int]:
+        """Put the named rows back to `Pending`; returns the keys of those that were `Failed` or done, and their number.
 
         keys: as text, whatever their type. Raises ConfigError for one that is none of the column's type.
         """
@@ -203,7 +203,7 @@ class QueueTable:
                     f"no key of {self.queue.table}: --id: {error.__cause__.diag.message_primary}"
                 ) from error
             raise
-        return [row["job_key"] for row in rows]
+        return [row["job_key"] for row in rows], rows[0]["rows"] if rows else 0
 
     def _settle_params(self, settlements: Sequence[Settlement]) -> dict[str, Any]:
         try:

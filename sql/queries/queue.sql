@@ -325,7 +325,7 @@ WITH wanted AS MATERIALIZED (
     WHERE q.{key} = w.row_key AND q.status IN ('Failed', {done})
     RETURNING q.{key} AS row_key
 )
-SELECT w.given AS job_key FROM wanted AS w WHERE w.row_key IN (SELECT row_key FROM retried);
+SELECT w.given AS job_key, (SELECT count(*) FROM retried) AS rows FROM wanted AS w WHERE w.row_key IN (SELECT row_key FROM retried);
 
 -- name: statuses
 -- For the assertions of tests: the rows whose columns have the values in %(where)s, all rows for an empty object.

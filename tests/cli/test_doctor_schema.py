@@ -9,6 +9,7 @@ from db.test_adoption import OLD_TABLES
 from psycopg import sql
 
 from cli.ward import SCHEMA, Ward
+from listener.db.migrate import migrate
 
 with_its_own_role = pytest.mark.own_role("the doctor comes as a role that the test has made, with other rights")
 
@@ -221,6 +222,7 @@ def test_an_index_of_the_engine_is_missing(patient: Ward, index: str, whom: str)
     patient.database.execute(definition)
 
 
+@pytest.mark.own_role("an administrator adopts tables of another owner")
 def test_indexes_of_an_older_table_are_known(patient: Ward, server: Server) -> None:
     """Its status is varchar, of which the server writes an index's condition in another way."""
     with fresh_database(server) as database:

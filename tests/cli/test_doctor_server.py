@@ -19,7 +19,7 @@ from listener.cli.doctor.examination import CHECKS, Examination, _unmade
 from listener.cli.doctor.finding import Case, Finding, Verdict
 from listener.cli.doctor.server import judge_version
 from listener.core.errors import DatabaseError
-from listener.db.migrate import status
+from listener.db.migrate import migrate, status
 from listener.db.trouble import explained
 
 with_its_own_role = pytest.mark.own_role("the doctor comes as a role that the test has made, with other rights")
@@ -142,6 +142,7 @@ def test_a_preset_setting_harms(patient: Ward, preset: str, said: str, scope: st
     patient.cured_by(found.advice.removesuffix("; then restart the service"))
 
 
+@pytest.mark.own_role("a server of the test's own has no other role than its administrator")
 def test_the_server_s_own_setting_is_overruled(server_bin_dir: Path, patient: Ward) -> None:
     """It may stand in postgresql.conf, out of which ALTER SYSTEM RESET takes nothing."""
     with private_server(server_bin_dir) as cluster, closing(Server(cluster.url())) as server:

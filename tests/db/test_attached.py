@@ -140,7 +140,7 @@ async def test_the_engines_statements_work_on_an_attached_table(database: Databa
         ]  # fmt: skip
 
         key = str(claim.jobs[0].id)
-        assert await queue.retry_keys([key, key]) == [key, key]
+        assert await queue.retry_keys([key, key]) == ([key, key], 1)
         assert await queue.retry_failed() == 1
         (*_, held) = (await queue.claim(limit=10, session_key=SESSION)).jobs
         depth = await queue.depth()

@@ -322,6 +322,9 @@ def test_retry_names_the_ids_that_it_left_alone(database: Database, orders: Orde
     done = call("retry", "upload", "--id", "1", "--id", "77", DATABASE_URL=database.service_url)
     assert problem(done, FAILED) == "not retried, because no such row, or neither Failed nor done: 1, 77"
     assert done.stdout == "0 orders put back to Pending\n"
+    database.execute("UPDATE orders_inbox SET status = 'Failed'")
+    twice = call("retry", "upload", "--id", "1", "--id", "01", DATABASE_URL=database.service_url)
+    assert (twice.returncode, twice.stdout) == (DONE, "1 orders put back to Pending\n")
 
 
 @pytest.mark.parametrize(
