@@ -269,6 +269,5 @@ async def _fetch(
     conn: Connection, statement: Statement, params: Mapping[str, Any] | None, rows: AsyncRowFactory[Row]
 ) -> list[Row]:
     cursor = conn.cursor(row_factory=rows)
-    # what returns tuples runs again and again: prepared at once, the first rows after a start need not wait for plans
-    await cursor.execute(statement, params, prepare=True if rows is tuple_row else None)
+    await cursor.execute(statement, params)
     return await cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
