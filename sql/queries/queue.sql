@@ -69,7 +69,7 @@ ORDER BY job_priority, job_scheduled_at, job_key;
 
 -- name: claim_quick
 -- The claim alone: nothing of rows that are due later, are locked or were passed over, so nobody may sleep on its word.
--- Most rows are claimed by it; the server takes half as long for one row (RESULTS.md). By ctid, which never claims too
+-- Most rows are claimed by it; its reply comes 0.3 ms sooner while all is idle (measured). By ctid, which never claims too
 -- many, but passes over a row that another transaction updates between snapshot and lock: it stays ready, and the next
 -- claim finds it. Rows due later are walked through to reach the next priority (before 18): whoever sees the search take
 -- long, up to the first row, asks with the other one. Not for a queue with a concurrency key. The rows come in no order.
