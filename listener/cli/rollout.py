@@ -256,8 +256,9 @@ def _is_address(url: str) -> bool:
 
 async def _read_metrics(urls: Sequence[str], *, processes: int) -> Calls | str:
     """Add up the processes; a sentence when one of them does not answer, or was not asked."""
-    if len({*urls}) < processes:
-        return f"{processes} processes run, and {len({*urls})} was asked; give the address of each with --metrics"
+    urls = list(dict.fromkeys(urls))
+    if len(urls) < processes:
+        return f"{processes} processes run, and {len(urls)} would be asked; give the address of each with --metrics"
     per_hour, throttled, hours = 0.0, 0, 0.0
     for url in urls:
         parts = urlsplit(url)

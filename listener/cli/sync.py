@@ -15,7 +15,7 @@ from listener.app import assign_sync, credentials, shipstation
 from listener.cli.database import opened
 from listener.clients.shipstation.client import CONNECTOR, account_name
 from listener.config.environment import Environment, load_environment
-from listener.core.errors import ConfigError, ListenerError, most_telling
+from listener.core.errors import ConfigError, DatabaseError, ListenerError, most_telling
 from listener.db.budgets import read_budgets
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
@@ -121,7 +121,10 @@ async def _sync(env: Environment, params: Mapping[str, Any]) -> dict[str, Any]:
         finally:
             if run.get("status") not in _OVER:
                 with anyio.CancelScope(shield=True):
-                    await runs.stand_by(run_id, stays=False)
+                    try:
+                        await runs.stand_by(run_id, stays=False)
+                    except DatabaseError as error:  # what failed before is what counts, and what is raised
+                        print(f"listener: run {run_id} looks busy for 15 s more: {error}", file=sys.stderr)
     return run
 
 
@@ -282,9 +285,7 @@ def _failures(run: Mapping[str, Any], figures: Mapping[str, Any]) -> Iterator[st
     if run["status"] != "Succeeded":
         yield f"sync run {run['id']}: {run['last_error'] or run['status']}"
     elif failed := figures.get(LISTS_FAILED):
-        lists = (
-            ", ".join(f"{name} ({why})" for name, why in failed.items()) if isinstance(failed, dict) else str(failed)
-        )
+        lists = ", ".join(f"{one} ({why})" for one, why in failed.items()) if isinstance(failed, dict) else str(failed)
         yield f"sync run {run['id']} could not read {lists}; the others are read, and the next run tries again"
 
 

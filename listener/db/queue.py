@@ -124,7 +124,7 @@ class QueueTable:
         rows = await self._pool.fetch(self._claim_quick, params, name=self.queue.name)
         if not rows:
             return Claim([])
-        rows.sort(key=_place)
+        rows.sort(key=_urgency)
         search_s = min(row[-1] for row in rows)
         return Claim([self._job(row[:-2]) for row in rows], last=Place(*rows[-1][:3]), search_s=search_s)
 
@@ -238,8 +238,8 @@ class QueueTable:
         )
 
 
-def _place(row: tuple[Any, ...]) -> Any:
-    return row[:3]
+def _urgency(row: tuple[Any, ...]) -> Any:
+    return row[:2]  # not the key: Python need not be able to compare what Postgres can
 
 
 def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:

@@ -73,6 +73,7 @@ class Session:
         self.backend_pid = backend_pid
         self._requests: deque[_Request] = deque()
         self._hearing: asyncio.Future[None] | None = None
+        self._unread: Exception | None = None
         self._echoes: dict[str, anyio.Event] = {}
         self._heard: Heard = lambda _channel, _payload: None
         self._is_lost = False
@@ -198,26 +199,28 @@ class Session:
         """The socket's own callback reads: a task that is woken for it would hear 0.1 ms later (measured)."""
         loop, socket = asyncio.get_running_loop(), self._conn.pgconn.socket
         self._hearing = loop.create_future()
-        loop.add_reader(socket, self._read_or_fail)
+        loop.add_reader(socket, self._read_or_fail, loop, socket)
         try:
             await self._hearing
         finally:
-            loop.remove_reader(socket)
+            if self._unread is None:
+                loop.remove_reader(socket)
             self._hearing = None
+        if self._unread is not None:
+            raise self._unread
 
-    def _read_or_fail(self) -> None:
+    def _read_or_fail(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
         try:
             self._read()
-        except (psycopg.Error, OSError) as error:
-            self._end_hearing(error)
+        except Exception as error:  # noqa: BLE001 - raised by the task; the loop would only log it
+            # at once: libpq has closed the socket, and the next one that anybody opens gets its number
+            loop.remove_reader(socket)
+            self._unread = error
+            self._end_hearing()
 
-    def _end_hearing(self, error: Exception | None = None) -> None:
-        if self._hearing is None or self._hearing.done():
-            return
-        if error is None:
+    def _end_hearing(self) -> None:
+        if self._hearing is not None and not self._hearing.done():
             self._hearing.set_result(None)
-        else:
-            self._hearing.set_exception(error)
 
     def _read(self) -> None:
         pgconn = self._conn.pgconn

@@ -44,7 +44,8 @@ class Claimed:
 
 class Claimer:
     """One queue's claims. is_stopping: a cancellation from now on is a shutdown, and keeps what a claim brings.
-    has_left_some: the last claim left rows that are due, locked by somebody or not among those that it looked at."""
+    has_left_some: the last claim left rows that are due, locked by somebody or not among those that it looked at.
+    has_postponed: an alarm is set for a look at all rows."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class Claimer:
         self._goes_on_until = 0.0
         self._quick_from = inf if table.queue.concurrency_key else 0.0
         self._looks_at_all = True
+        self.has_postponed = False
 
     def begin(self, session_key: int, crew: Crew) -> None:
         """Claim for this session from now on; handler calls join the `crew`."""
@@ -92,7 +94,7 @@ class Claimer:
     def start_over(self) -> None:
         """Let the next claim look at all rows."""
         self._goes_on_until = 0.0
-        self._looks_at_all = True
+        self._looks_at_all, self.has_postponed = True, False
 
     def postpones(self, claimed: Claimed, *, is_asleep: bool) -> bool:
         """Tell whether the look at the rows that the last claim did not look at can wait for the alarm that is set
@@ -100,6 +102,7 @@ class Claimer:
         left_s = self._goes_on_until - anyio.current_time()
         if is_asleep and (claimed.jobs or left_s > 0):
             self._wake.ring_in(max(left_s, _WHOLE_PAUSE_S))
+            self.has_postponed = True
             return True
         self.start_over()
         return False

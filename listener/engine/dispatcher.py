@@ -191,7 +191,7 @@ class Dispatcher:
     async def _look(self, bell: Bell, reasons: frozenset[str]) -> Found:
         """Claim until nothing is due, no slot is free or the gate refuses."""
         self._was_quiet = self._found is Found.NOTHING and not self._claimer.has_left_some
-        if reasons - _HEARD_BY_ALL:
+        if reasons - _HEARD_BY_ALL and not (reasons == {"due"} and self._claimer.has_postponed):
             bell.has_news()
         if reasons != {"due"}:
             self._claimer.forget_locked()

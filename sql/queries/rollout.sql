@@ -9,7 +9,7 @@ SELECT workflow_name AS workflow, coalesce(sum(checks) FILTER (WHERE recent), 0)
        extract(epoch FROM LOCALTIMESTAMP - max(check_timestamp))::float8 / 3600 AS seen_h
 FROM (
     SELECT *, check_timestamp > LOCALTIMESTAMP - make_interval(secs => %(hours)s * 3600.0) AS recent,
-           coalesce(check_timestamp - lag(check_timestamp) OVER (PARTITION BY workflow_name ORDER BY check_timestamp)
+           coalesce(check_timestamp::timestamptz - lag(check_timestamp::timestamptz) OVER (PARTITION BY workflow_name ORDER BY check_timestamp)
                     > make_interval(secs => %(gap_h)s * 3600.0), true) AS is_first
     FROM polling_metrics WHERE check_timestamp IS NOT NULL
 ) AS all_checks

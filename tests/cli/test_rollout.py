@@ -77,8 +77,8 @@ def gone_well(patient: Ward) -> Iterator[Ward]:
     execute("DELETE FROM orders_inbox; DELETE FROM sync_runs; DELETE FROM polling_metrics; DELETE FROM import_files")
 
 
-def check(patient: Ward, url: str, plan: str = "two-stage", stage: int = 2) -> dict[str, Criterion]:
-    return {each.name: each for each in anyio.run(judge, patient.env(), STAGES[plan][stage], HOURS, [url])}
+def check(patient: Ward, *urls: str, plan: str = "two-stage", stage: int = 2) -> dict[str, Criterion]:
+    return {each.name: each for each in anyio.run(judge, patient.env(), STAGES[plan][stage], HOURS, urls)}
 
 
 def failing(patient: Ward, url: str) -> tuple[str, str]:
@@ -209,7 +209,12 @@ def test_every_process_is_asked(gone_well: Ward) -> None:
     with metrics() as one, lease(gone_well.database, 3, schema=SCHEMA), lease(gone_well.database, 4, schema=SCHEMA):
         found = check(gone_well, one)
     assert [each.name for each in found.values() if each.verdict != "pass"] == ["API calls", "rate limit"]
-    assert found["API calls"].seen == "2 processes run, and 1 was asked; give the address of each with --metrics"
+    assert found["API calls"].seen == "2 processes run, and 1 would be asked; give the address of each with --metrics"
+
+
+def test_a_process_that_is_named_twice_is_asked_once(gone_well: Ward) -> None:
+    with metrics() as one:
+        assert check(gone_well, one, one)["API calls"] == check(gone_well, one)["API calls"]
 
 
 @pytest.mark.parametrize("calls", ["many", "NaN", ""])
@@ -254,11 +259,11 @@ def test_a_first_stage_without_an_order_does_not_pass(gone_well: Ward) -> None:
     )
     past = "UPDATE configuration_history SET changed_at = now() - interval '3 hours'"
     with metrics() as url:
-        on = check(gone_well, url, "two-stage", 1)
+        on = check(gone_well, url, plan="two-stage", stage=1)
         gone_well.database.execute(f"{settings.format('false')}; {past}")
-        good = check(gone_well, url, "two-stage", 1)
+        good = check(gone_well, url, plan="two-stage", stage=1)
         gone_well.database.execute("UPDATE orders_inbox SET status = 'Shipped'")
-        idle = check(gone_well, url, "two-stage", 1)
+        idle = check(gone_well, url, plan="two-stage", stage=1)
     gone_well.database.execute(f"UPDATE orders_inbox SET status = 'Uploaded'; {settings.format('true')}; {past}")
     assert (on["settings"].verdict, on["settings"].seen) == ("fail", "import_enabled is true, sync_enabled is true")
     assert {each.verdict for each in good.values()} == {"pass"}, good
@@ -270,7 +275,7 @@ def test_a_first_stage_without_an_order_does_not_pass(gone_well: Ward) -> None:
 def test_a_stage_that_has_not_begun_cannot_be_judged(gone_well: Ward) -> None:
     gone_well.database.execute("UPDATE polling_metrics SET workflow_name = 'later ' || workflow_name")
     with metrics() as url:
-        found = check(gone_well, url, "three-week", 1)
+        found = check(gone_well, url, plan="three-week", stage=1)
     gone_well.database.execute("UPDATE polling_metrics SET workflow_name = substr(workflow_name, 7)")
     assert (found["watched"].verdict, found["skip upload"].verdict) == ("unknown", "unknown")
     assert found["settings"].seen == "enable_fast_xml_polling is true, sync_interval is 120"

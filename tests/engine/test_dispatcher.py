@@ -21,6 +21,7 @@ from listener.core.outcome import Done, Outcome, Retry, Snooze
 from listener.core.queue import Limits, Queue
 from listener.db.queue import Claim, Place, QueueTable
 from listener.engine import claimer
+from listener.engine.bell import Bell
 from listener.engine.completer import MOST_ROWS
 from listener.engine.crew import Crew
 from listener.engine.executor import Handler
@@ -632,6 +633,23 @@ async def test_who_sleeps_looks_at_all_rows_a_moment_after_a_quick_claim(databas
             one.wake.ring("notify")
             await quiet(work, 2)
     assert work.seen[-1] == 9
+
+
+async def test_the_look_that_was_put_off_is_no_news(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would be rung for it, once for each insert."""
+    news: list[str] = []
+    monkeypatch.setattr(Bell, "has_news", lambda _bell: news.append("due"))
+    async with bench(database, opened(), limits=Limits(concurrency=5)) as one:
+        one.hears = True
+        async with one.running():
+            await armed(one)
+            one.events.clear()
+            news.clear()
+            insert(database)
+            one.wake.ring("notify")
+            await until_async(lambda: "due" in [event.reason for event in one.of(Woke)], what="the alarm")
+            await until_async(lambda: not one.dispatcher._claimer.has_postponed, what="the look at all rows")
+    assert news == []
 
 
 async def test_who_was_rung_for_and_finds_nothing_quickly_looks_at_all_rows_at_once(database: Database) -> None:
