@@ -280,10 +280,11 @@ def test_every_option_that_a_migration_sets_is_looked_at(patient: Ward) -> None:
 
 def test_a_partition_is_kept_badly(patient: Ward) -> None:
     """It is there that the rows are."""
-    execute = patient.database.execute
-    execute("CREATE TABLE parcels (id bigint PRIMARY KEY, note text) PARTITION BY RANGE (id)")
-    execute("CREATE TABLE parcels_1 PARTITION OF parcels FOR VALUES FROM (1) TO (100)")
-    execute("SELECT attach_queue('parcels'::regclass)")
+    execute, as_owner = patient.database.execute, patient.database.execute_as_owner
+    as_owner("CREATE TABLE parcels (id bigint PRIMARY KEY, note text) PARTITION BY RANGE (id)")
+    as_owner("CREATE TABLE parcels_1 PARTITION OF parcels FOR VALUES FROM (1) TO (100)")
+    as_owner("SELECT attach_queue('parcels'::regclass)")
+    patient.login.grant(patient.database.url, SCHEMA)
     execute("ALTER TABLE parcels_1 SET (autovacuum_enabled = off)")
     found = patient.only("storage")
     assert found.seen == "autovacuum is off for parcels_1"
@@ -295,7 +296,7 @@ def test_a_partition_is_kept_badly(patient: Ward) -> None:
     assert "index one_note on parcels_1 is invalid" in found.seen
     execute("DELETE FROM parcels")
     patient.cured_by(found.advice)
-    execute("SELECT detach_queue('parcels'::regclass, false)")
+    as_owner("SELECT detach_queue('parcels'::regclass, false)")
     execute("DROP TABLE parcels")
 
 

@@ -159,7 +159,7 @@ def test_the_server_s_own_setting_is_overruled(server_bin_dir: Path, patient: Wa
 
 
 def test_an_option_of_the_address_harms(patient: Ward) -> None:
-    found = patient.only("settings", DATABASE_URL=f"{patient.database.url}?options=-c%20lock_timeout%3D50")
+    found = patient.only("settings", DATABASE_URL=f"{patient.url}?options=-c%20lock_timeout%3D50")
     assert found.seen.startswith("lock_timeout is 50 ms for the address: ")
     assert found.advice == "take lock_timeout out of its options; then restart the service"
 
@@ -301,7 +301,7 @@ def test_a_proxy_is_in_between(patient: Ward) -> None:
     with Proxy(patient.url) as proxy:
         found = patient.only("keepalives", DATABASE_URL=proxy.url)
         session = patient.only("keepalives", LISTENER_DIRECT_URL=proxy.url)
-        assert patient.trouble(DATABASE_URL=proxy.url, LISTENER_DIRECT_URL=patient.database.url) == {}
+        assert patient.trouble(DATABASE_URL=proxy.url, LISTENER_DIRECT_URL=patient.url) == {}
     assert found.verdict == session.verdict == "warn"
     assert "the server sees 127.0.0.1:" in found.seen
     assert "LISTENER_DIRECT_URL" in found.advice
