@@ -45,6 +45,15 @@ def claim(conn: psycopg.Connection[Any], limit: int, *, session_key: int = SESSI
     return [row for row in rows if row["job_key"] is not None]
 
 
+def due(database: Database) -> list[int]:
+    """Return the ids of what is due, in the order in which it is to be claimed."""
+    rows = database.execute(
+        "SELECT id FROM orders_inbox WHERE status = 'Pending' AND scheduled_at <= now()"
+        " ORDER BY priority, scheduled_at, id"
+    )
+    return [key for (key,) in rows]
+
+
 def lease(database: Database, key: int = SESSION, *, schema: str = "public") -> psycopg.Connection[Any]:
     """Open a session that holds the lease `key`; closing it is the death of its process."""
     conn = database.connect(as_service=True)

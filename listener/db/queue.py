@@ -119,7 +119,7 @@ class QueueTable:
         return Claim([self._job(row[2:]) for row in rows], next_due_s, passed_over, Place(*place))
 
     async def claim_quick(self, *, limit: int, session_key: int) -> Claim:
-        """The same for half the work, without a word of the rows that are not claimed: more may be due."""
+        """The same with less work, without a word of the rows that are not claimed: more may be due."""
         params = {"limit": limit, "session_key": session_key}
         rows = await self._pool.fetch(self._claim_quick, params, name=self.queue.name)
         if not rows:

@@ -1,7 +1,7 @@
 """The session: the process's dedicated connection. It LISTENs, and its life is the lease of the rows it claimed.
 
-One task owns the socket: it waits for it to become readable and runs the short statements that others hand it, because
-two readers of one socket would steal each other's bytes. `notifies()` of psycopg is not used: it wakes ten times a
+One task owns the socket: it has it read when it becomes readable and runs the short statements that others hand it: two
+readers of one socket would steal each other's bytes. `notifies()` of psycopg is not used: it wakes ten times a
 second and holds the connection's lock (measured: 50 wakeups in 5 s against 1).
 """
 

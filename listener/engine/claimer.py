@@ -168,6 +168,7 @@ class Claimer:
         else:
             if start is None:
                 self._wake.forget_alarm()  # the claim tells the next due time; alarms set meanwhile are kept
+                self.has_postponed = False
             claim = await self._table.claim(limit=most, session_key=self._session_key, start=start)
             self._looks_at_all = False
         duration_s = time.perf_counter() - started_s

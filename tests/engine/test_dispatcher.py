@@ -1,8 +1,8 @@
 """The dispatcher claims at the right moment, never more than it has slots for, and settles all that it claimed."""
 
 import math
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -616,55 +616,49 @@ async def test_after_a_long_claim_the_next_go_on_where_it_ended(database: Databa
         assert found(await claim()) == (1, False)
 
 
-async def armed(one: Bench) -> None:
-    await until_async(lambda: one.of(BellArmed) and len(one.of(Checked)) > 1, what="the bell, and the look after it")
-
-
-async def test_who_sleeps_looks_at_all_rows_a_moment_after_a_quick_claim(database: Database) -> None:
-    """What a quick claim does not see, here a row of a table below, is found though nobody rings for it again."""
+@asynccontextmanager
+async def asleep(database: Database, work: Work) -> AsyncIterator[Bench]:
+    """A queue of five slots that sleeps by its own bell, and whose quick claims do not see the table `heir`."""
     database.execute("CREATE TABLE heir () INHERITS (orders_inbox)")
-    work = opened()
     async with bench(database, work, limits=Limits(concurrency=5)) as one:
         one.hears = True
         async with one.running():
-            await armed(one)
-            database.execute("INSERT INTO heir (id, order_number) VALUES (9, 'x')")
-            insert(database)
-            one.wake.ring("notify")
-            await quiet(work, 2)
+            await until_async(lambda: one.of(BellArmed) and len(one.of(Checked)) > 1, what="the look after the bell")
+            one.events.clear()
+            yield one
+
+
+async def test_who_sleeps_looks_at_all_rows_a_moment_after_a_quick_claim(database: Database) -> None:
+    """What a quick claim does not see is found though nobody rings for it again."""
+    work = opened()
+    async with asleep(database, work) as one:
+        database.execute("INSERT INTO heir (id, order_number) VALUES (9, 'x')")
+        insert(database)
+        one.wake.ring("notify")
+        await quiet(work, 2)
     assert work.seen[-1] == 9
 
 
 async def test_the_look_that_was_put_off_is_no_news(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others would be rung for it, once for each insert."""
     news: list[str] = []
-    monkeypatch.setattr(Bell, "has_news", lambda _bell: news.append("due"))
-    async with bench(database, opened(), limits=Limits(concurrency=5)) as one:
-        one.hears = True
-        async with one.running():
-            await armed(one)
-            one.events.clear()
-            news.clear()
-            insert(database)
-            one.wake.ring("notify")
-            await until_async(lambda: "due" in [event.reason for event in one.of(Woke)], what="the alarm")
-            await until_async(lambda: not one.dispatcher._claimer.has_postponed, what="the look at all rows")
+    async with asleep(database, opened()) as one:
+        monkeypatch.setattr(Bell, "has_news", lambda _bell: news.append("due"))
+        insert(database)
+        one.wake.ring("notify")
+        await until_async(lambda: "due" in [event.reason for event in one.of(Woke)], what="the alarm")
+        await until_async(lambda: not one.dispatcher._claimer.has_postponed, what="the look at all rows")
     assert news == []
 
 
 async def test_who_was_rung_for_and_finds_nothing_quickly_looks_at_all_rows_at_once(database: Database) -> None:
-    database.execute("CREATE TABLE heir () INHERITS (orders_inbox)")
     work = opened()
-    async with bench(database, work, limits=Limits(concurrency=5)) as one:
-        one.hears = True
-        async with one.running():
-            await armed(one)
-            one.events.clear()
-            database.execute("INSERT INTO heir (id, order_number) VALUES (9, 'x')")
-            one.wake.ring("notify")
-            await quiet(work, 1)
-        found = next(n for n, event in enumerate(one.events) if isinstance(event, Checked) and event.claimed)
-        assert [event.reason for event in one.events[:found] if isinstance(event, Woke)] == ["notify"]
+    async with asleep(database, work) as one:
+        database.execute("INSERT INTO heir (id, order_number) VALUES (9, 'x')")
+        one.wake.ring("notify")
+        await quiet(work, 1)
+    found = next(n for n, event in enumerate(one.events) if isinstance(event, Checked) and event.claimed)
+    assert [event.reason for event in one.events[:found] if isinstance(event, Woke)] == ["notify"]
 
 
 @pytest.mark.parametrize("is_long", [True, False])
@@ -679,8 +673,10 @@ async def test_after_a_quick_claim_that_searched_for_long_the_next_is_another(
         claims.begin(SESSION, crew)
         kinds: list[bool] = []
         for _ in range(3):
+            claims.has_postponed = True
             claimed = await claims.claim(5, one.limits, is_first=False)
             assert isinstance(claimed, claimer.Claimed)
+            assert claims.has_postponed is claimed.is_partial  # the whole claim is what was put off
             kinds.append(claimed.is_partial)
             insert(database)
             if is_long:  # from the first quick one on

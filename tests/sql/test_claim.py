@@ -15,6 +15,7 @@ from queues import (
     SESSION,
     claim,
     counts,
+    due,
     engine_connection,
     insert,
     lock_class_oid,
@@ -59,13 +60,7 @@ def test_never_more_than_the_limit_and_in_order_under_every_plan(database: Datab
     insert(database, 300, status="Uploaded")
     if statistics == "when full":
         database.execute("ANALYZE orders_inbox")
-    wanted = [
-        key
-        for (key,) in database.execute(
-            "SELECT id FROM orders_inbox WHERE status = 'Pending' AND scheduled_at <= now()"
-            " ORDER BY priority, scheduled_at, id"
-        )
-    ]
+    wanted = due(database)
     conn = database.connect(row_factory=dict_row)
     for plan_mode, limit, switches in (
         ("force_custom_plan", 10, SWITCHES),

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from conftest import Database
 from psycopg.rows import dict_row
-from queues import SESSION, claim, engine_connection, insert, open_pool, read_all, statement
+from queues import SESSION, claim, due, engine_connection, insert, open_pool, read_all, statement
 
 from listener.db.queue import QueueTable
 from listener.workflows.queues import UPLOAD
@@ -42,13 +42,7 @@ def test_never_more_than_the_limit_and_the_first_ones_under_every_plan(database:
         insert(database, 60, due="now() - random() * interval '1 hour'", priority=priority)
         insert(database, 20, due="now() + interval '1 hour'", priority=priority)
     insert(database, 100, status="Uploaded")
-    wanted = [
-        key
-        for (key,) in database.execute(
-            "SELECT id FROM orders_inbox WHERE status = 'Pending' AND scheduled_at <= now()"
-            " ORDER BY priority, scheduled_at, id"
-        )
-    ]
+    wanted = due(database)
     conn = database.connect(row_factory=dict_row)
     for values in itertools.product(("on", "off"), repeat=len(SWITCHES)):
         with conn.transaction(force_rollback=True):
