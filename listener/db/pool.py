@@ -1,6 +1,7 @@
 """The pool: short statements, each its own transaction. No connection is held while a handler runs."""
 
 import logging
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -71,19 +72,28 @@ async def connect(url: str, name: str, *, limit_s: int = KEEPALIVES["connect_tim
         "connect_timeout": limit_s,
     }
     try:
-        with translated(10.0, url):
-            return await psycopg.AsyncConnection[DictRow].connect(url, **options)
+        return await _connect(url, options)
     except Unreachable as error:
         if not is_read_only(error.__cause__):
             raise
-        with translated(10.0, url):
-            conn = await psycopg.AsyncConnection.connect(url, **{**options, "target_session_attrs": "any"})
+        conn = await _connect(url, {**options, "target_session_attrs": "any"})
         told, server = conn.pgconn.parameter_status, f"{conn.info.host}:{conn.info.port}"
         is_standby, is_preset = (told(name) == b"on" for name in (b"in_hot_standby", b"default_transaction_read_only"))
         await conn.close()
         raise Unreachable(
             explain_read_only(url, server, is_standby=is_standby, is_preset=is_preset)
         ) from error.__cause__
+
+
+async def _connect(url: str, options: Mapping[str, Any]) -> Connection:
+    try:
+        with translated(10.0, url):
+            return await psycopg.AsyncConnection[DictRow].connect(url, **options)
+    except BaseException as error:
+        # The connection of a connect that was cut hangs on the error's frames, and stands while anybody holds that:
+        # minutes, where it is in a cycle.
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 class Pool:

@@ -5,7 +5,7 @@ import psycopg
 from psycopg.rows import DictRow
 
 from listener.core.errors import DatabaseError
-from listener.db.call import cut, make_settings, translated
+from listener.db.call import cut, cut_after, make_settings, shielded, translated
 from listener.db.pool import Pool, connect, search_path
 from listener.db.queries import query
 from listener.db.session import lock_class, read_live_sessions
@@ -37,7 +37,8 @@ class WatchConnection:
         """Connect. Raises Unreachable, DatabaseError."""
         connection = cls(await connect(url, "order-listener watch"), schema)
         try:
-            await connection._set_up()
+            with cut_after(connection._conn, _LIMIT_S):
+                await shielded(connection._set_up, limit_s=2 * _LIMIT_S, url=url)
         except BaseException:
             await connection.close()
             raise
@@ -78,14 +79,13 @@ class WatchConnection:
             await self._conn.close()
 
     async def _set_up(self) -> None:
-        with translated(_LIMIT_S):
-            settings = {"search_path": search_path(self._schema)}
-            await make_settings(self._conn, query("watch", "settings"), settings)
-            await self._conn.execute(query("session", "live_on"))
-            try:
-                await self._conn.execute(query("watch", "notice_our_end"))
-            except psycopg.errors.InvalidParameterValue:
-                return  # a server on Windows cannot: a backend of ours then outlives a kill by up to a minute
+        settings = {"search_path": search_path(self._schema)}
+        await make_settings(self._conn, query("watch", "settings"), settings)
+        await self._conn.execute(query("session", "live_on"))
+        try:
+            await self._conn.execute(query("watch", "notice_our_end"))
+        except psycopg.errors.InvalidParameterValue:
+            return  # a server on Windows cannot: a backend of ours then outlives a kill by up to a minute
 
     async def _await_end(self, session_key: int) -> bool:
         params = {"lock_class": lock_class(self._schema), "session_key": session_key, "limit_ms": int(WAIT_S * 1000)}

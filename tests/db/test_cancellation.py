@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import psycopg
 import pytest
 from conftest import Database
 from psycopg import sql
@@ -21,8 +22,10 @@ from listener.core.budget import Permit, RateHeaders, Refusal
 from listener.core.errors import Unreachable
 from listener.core.job import Job, Settle, Settlement
 from listener.db.budgets import ApiBudget
-from listener.db.pool import Pool
+from listener.db.pool import Pool, connect
 from listener.db.queue import QueueTable
+from listener.db.session import Session
+from listener.db.watch import WatchConnection
 from listener.workflows.queues import UPLOAD
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +137,37 @@ async def prepared_cut(database: Database, table: QueueTable, name: str, turn: i
     elif name in ("retry_failed", "retry_keys"):
         assert after == ({"Pending": 3} if results else {"Failed": 3})
     return turns
+
+
+async def connect_plainly(url: str) -> psycopg.AsyncConnection[Any]:
+    return await connect(url, "order-listener test")
+
+
+OPENINGS: dict[str, Callable[[str], Awaitable[Any]]] = {
+    "connect": connect_plainly,
+    "session": lambda url: Session.open(url, schema="public"),
+    "watch": lambda url: WatchConnection.open(url, schema="public"),
+}
+
+
+@pytest.mark.parametrize("name", OPENINGS)
+async def test_a_connect_that_is_cut_leaves_no_connection(database: Database, name: str) -> None:
+    """Not even while somebody holds the error, as a cycle of its own does until Python collects it."""
+    errors: list[BaseException] = []
+
+    async def opened() -> None:
+        try:
+            connection = await OPENINGS[name](database.service_url)
+        except BaseException as error:
+            errors.append(error)
+            raise
+        await connection.close()
+
+    _, turns = await cut(opened, None)
+    for turn in turns_to_cut(turns):
+        await cut(opened, turn)
+    assert len(errors) > 10, "it was cut"
+    await until_async(lambda: not database.connections(), what="the end of the connections")
 
 
 async def test_the_sweep_reaches_into_the_statement(database: Database) -> None:
