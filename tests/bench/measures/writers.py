@@ -81,9 +81,10 @@ def _variant(host: Host, name: str) -> Iterator[str]:
             conn.execute(NO_TRIGGER)
         if name in ("empty trigger", "notify", "raw draining"):
             conn.execute(TRIGGER.format(body=NOTIFY if name == "notify" else "").encode())
+        if name in ("notify", "bell on"):  # a NOTIFY that nobody listens to wakes no server process
+            conn.execute("LISTEN listener_wake")
         if name == "bell on":
             conn.execute(BELL)
-            conn.execute("LISTEN listener_wake")
         if name == "slots full":
             _fill_slots(conn, stack.enter_context(host.worker(ours.ENGINE, url, "hang")))
         if name == "draining":
