@@ -11,6 +11,7 @@ from psycopg.errors import UniqueViolation
 from listener.core.errors import ConfigError, DatabaseError
 from listener.core.job import Job, Settle, Settlement
 from listener.core.queue import Queue
+from listener.core.trail import Place
 from listener.db.pool import Pool
 from listener.db.queries import query, template
 from listener.db.session import Session, lock_class_oid
@@ -23,26 +24,19 @@ _NEVER_S = 10 * 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a row stands in the order of claims. scheduled_at_s: seconds since 1970."""
-
-    priority: int
-    scheduled_at_s: float
-    key: Any
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
     """What one claim brought. next_due_s: seconds until the next row that is not due yet, None = there is none.
 
-    passed_over: there was room for more, and a due row that somebody has locked. last: where its last job stood.
-    A quick claim knows neither what is due next nor what it passed over, but how long the server had to search.
+    passed_over: there was room for more, and a due row that somebody has locked. last: where the last job of each
+    priority stood.
+    search_s: how long the server needed, of a quick claim up to the first row; None = it claimed none. A quick claim
+    knows neither what is due next nor what it passed over.
     """
 
     jobs: list[Job]
     next_due_s: float | None = None
     passed_over: bool = False
-    last: Place | None = None
+    last: Sequence[Place] = ()
     search_s: float | None = None
 
 
@@ -86,7 +80,8 @@ class QueueTable:
 
         self._fields = fields
         self._claim = composed("claim")
-        self._claim_from = composed("claim", start=template("queue", "start", fields))
+        known = template("queue", "known_priorities", fields)
+        self._claim_onward = composed("claim", priorities=known)
         self._claim_quick = composed("claim_quick")
         self._settle = composed("settle")
         self._rescue = composed("rescue")
@@ -100,23 +95,28 @@ class QueueTable:
         self._retry_failed = composed("retry_failed")
         self._retry_keys = composed("retry_keys")
 
-    async def claim(self, *, limit: int, session_key: int, start: Place | None = None) -> Claim:
-        """Take at most `limit` due rows, highest priority first; with `start` none that stands before it."""
+    async def claim(self, *, limit: int, session_key: int, onward: Sequence[Place] = ()) -> Claim:
+        """Take at most `limit` due rows, highest priority first; with `onward`, one place for a priority, none that
+        stands before the place of its own."""
         statement = self._claim
         params: dict[str, Any] = {"limit": limit, "session_key": session_key}
-        if start is not None:
-            statement = self._claim_from
-            params |= {"priority": start.priority, "scheduled_at_s": start.scheduled_at_s, "key": start.key}
+        if onward:
+            statement = self._claim_onward
+            params["priorities"] = [place.priority for place in onward]
+            params["scheduled_at_s"] = [place.scheduled_at_s for place in onward]
+            params["keys"] = [place.key for place in onward]
         try:
             rows = await self._pool.fetch(statement, params, name=self.queue.name)
         except DatabaseError as error:
             if self.queue.concurrency_key and isinstance(error.__cause__, UniqueViolation):
                 return Claim([], None, passed_over=True)  # another listener was quicker with a row of the same key
             raise
-        next_due_s, passed_over, *place = rows[-1][:5]
-        if place[2] is None:
-            return Claim([], next_due_s, passed_over)
-        return Claim([self._job(row[2:]) for row in rows], next_due_s, passed_over, Place(*place))
+        next_due_s, passed_over, search_s = rows[-1][:3]
+        if rows[0][5] is None:
+            return Claim([], next_due_s, passed_over, search_s=search_s)
+        last = {row[3]: row for row in rows}  # they are in order
+        places = [Place(*row[3:6]) for row in last.values()]
+        return Claim([self._job(row[3:]) for row in rows], next_due_s, passed_over, places, search_s)
 
     async def claim_quick(self, *, limit: int, session_key: int) -> Claim:
         """The same with less work, without a word of the rows that are not claimed: more may be due."""
@@ -126,7 +126,9 @@ class QueueTable:
             return Claim([])
         rows.sort(key=_urgency)
         search_s = min(row[-1] for row in rows)
-        return Claim([self._job(row[:-2]) for row in rows], last=Place(*rows[-1][:3]), search_s=search_s)
+        last = {row[0]: row for row in rows}
+        places = [Place(*row[:3]) for row in last.values()]
+        return Claim([self._job(row[:-2]) for row in rows], last=places, search_s=search_s)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Write outcomes, each fenced by its claim. All or nothing: one bad value refuses the whole statement."""
@@ -254,7 +256,7 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         result.format(column=_escaped(sql.Identifier(name)), name=_escaped(sql.Literal(name)), table=_escaped(table))
         for name in queue.results
     ]
-    return {
+    fields = {
         "table": _escaped(table),
         "relation": _escaped(sql.Literal(table.as_string(None))),
         "table_name": _escaped(sql.Literal(queue.table)),
@@ -265,13 +267,13 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         "columns": sql.SQL("").join(columns),
         "names": sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier(f"row_{n}")) for n in range(len(columns))),
         "results": sql.SQL("").join(results),
-        "start": sql.SQL(""),
         "claim_sequence": sql.Literal("listener_claim_id"),
         "unblocked": _unblocked(queue, _escaped(table)),
         "alive": query("queue", "alive"),
         "is_stranded": query("queue", "is_stranded").format(stale_s=sql.Placeholder("stale_s")),
         "has_bell": query("queue", "has_bell").format(relation=_escaped(sql.Literal(table.as_string(None)))),
     }
+    return fields | {"priorities": template("queue", "all_priorities", fields)}
 
 
 def _unblocked(queue: Queue, table: sql.Composable) -> sql.Composable:

@@ -20,6 +20,8 @@ from listener.db.session import lock_class_oid
 # A survey that takes longer waits for somebody's lock on one of the tables. Then each is asked by itself, so that the
 # others do not wait with it; the usual one takes a millisecond or two.
 _SURVEY_LIMIT_S = 2.0
+# So many times as long as the last one.
+_PATIENCE = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +37,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Todo:
-    """What there is to do in one queue. next_due_s: seconds until its first ready row is due, 0 = one is due now,
-    None = there is none. has_stranded: a rescue would give rows back. has_strays: our session holds rows of other
-    claims than those that are held. has_bell: somebody has the doorbell on, None = not asked."""
+    """What there is to do in one queue. next_due_s: seconds until its first ready row is due, 0 = one is due now, or
+    only a look will tell, None = there is none. has_stranded: a rescue would give rows back. has_strays: our session
+    holds rows of other claims than those that are held. has_bell: somebody has the doorbell on, None = not asked."""
 
     next_due_s: float | None
     has_stranded: bool
@@ -62,8 +64,11 @@ class SurveyStatement:
         self._tables: list[QueueTable] = []
         self._statement: Statement = b""
 
-    async def read(self, session_key: int, questions: Sequence[Question]) -> Surveyed:
-        """Ask. Raises Unreachable, DatabaseError: also when only one of the tables cannot be read."""
+    async def read(
+        self, session_key: int, questions: Sequence[Question], *, is_whole: bool, usual_s: float
+    ) -> Surveyed:
+        """Ask; unless it is whole, nothing of the rows. usual_s: what a whole one took last. Raises Unreachable,
+        DatabaseError: also when only one of the tables cannot be read."""
         started_s = perf_counter()
         self._compose([question.table for question in questions])
         params = {
@@ -72,8 +77,10 @@ class SurveyStatement:
             "stale_s": [question.stale_s for question in questions],
             "held": [f"{{{','.join(map(str, question.held))}}}" for question in questions],
             "asks_bell": [question.asks_bell for question in questions],
+            "is_whole": is_whole,
         }
-        rows = await self._pool.run(self._statement, params, name=None, limit_s=_SURVEY_LIMIT_S)
+        limit_s = max(_SURVEY_LIMIT_S, _PATIENCE * usual_s)
+        rows = await self._pool.run(self._statement, params, name=None, limit_s=limit_s)
         found = {
             question.table.queue.name: Todo(
                 next_due_s=row["next_due_s"],

@@ -16,7 +16,8 @@ from listener.core.errors import DatabaseError, Unreachable
 from listener.core.events import Checked, Publish, Trouble
 from listener.core.job import Job
 from listener.core.queue import Limits
-from listener.db.queue import Claim, Place, QueueTable
+from listener.core.trail import Trail
+from listener.db.queue import Claim, QueueTable
 from listener.engine.crew import Crew
 from listener.engine.executor import Executor
 from listener.engine.slots import Slots
@@ -25,10 +26,15 @@ from listener.engine.wake import Wake
 # A due row that somebody has locked: nobody tells us of the lock's end, so we look after about as long as it has
 # lasted. Usually another listener is just claiming it.
 _LOCKED_PAUSE_S, _LONGEST_LOCKED_PAUSE_S = 0.02, 5.0
-# A claim from the start visits every row that was claimed since VACUUM could last clean up (measured: 0.4 µs each,
-# 21 ms after 40,000). One that took longer than this is followed by claims that go on from the last row, for so many
-# times as long, at most for a second: what stands before that row, as a retry does, waits meanwhile.
-_LONG_S, _SHARE, _LONGEST_S = 0.005, 20, 1.0
+# A look at all rows visits every row that was claimed since VACUUM could last clean up (measured: 0.2 µs each, 36 ms
+# after 200,000, seconds after an hour's pg_dump). One that took longer than this, and than this for each row that it
+# found, is followed by claims that go on from where the claims before have been, less the last so many rows: for so
+# many times as long, at most for a minute. What comes in before that, as a row does that a person sets back to its old
+# time or a writer that took minutes to commit, waits meanwhile.
+_LONG_S, _ROW_S, _SHARE, _LONGEST_S = 0.005, 4e-5, 20, 60.0
+_AGAIN_ROWS = 5_000
+# Nor does who goes to sleep look at all rows first when that takes longer than this: it would be most of what we do.
+_TOO_LONG_S = 0.02
 # Who sleeps by its bell looks at all rows so long after a quick claim that found some, once for many of them.
 _WHOLE_PAUSE_S = 0.02
 
@@ -71,8 +77,9 @@ class Claimer:
         self._crew = Crew()
         self._held: Counter[int] = Counter()
         self._locked_pause_s = _LOCKED_PAUSE_S
-        self._last: Place | None = None
+        self._trail = Trail(_AGAIN_ROWS)
         self._goes_on_until = 0.0
+        self._took_too_long = False
         self._quick_from = inf if table.queue.concurrency_key else 0.0
         self._looks_at_all = True
         self.has_postponed = False
@@ -81,7 +88,6 @@ class Claimer:
         """Claim for this session from now on; handler calls join the `crew`."""
         self._session_key, self._crew = session_key, crew
         self._held.clear()  # rows of a former session are not ours any more
-        self._last = None
 
     def held(self) -> list[int]:
         """Return the claims whose rows are worked on."""
@@ -91,16 +97,18 @@ class Claimer:
         """Something has changed: a row that is locked now may be another one than before."""
         self._locked_pause_s = _LOCKED_PAUSE_S
 
-    def start_over(self) -> None:
-        """Let the next claim look at all rows."""
-        self._goes_on_until = 0.0
-        self._looks_at_all, self.has_postponed = True, False
+    def start_over(self, *, spares: bool = False) -> None:
+        """Let the next claim look at all rows; spares: unless that takes so long that it has to wait."""
+        if not (spares and self._sleeps_without):
+            self._goes_on_until = 0.0
+            self._looks_at_all, self.has_postponed = True, False
 
     def postpones(self, claimed: Claimed, *, is_asleep: bool) -> bool:
         """Tell whether the look at the rows that the last claim did not look at can wait for the alarm that is set
-        here. Who is about to go to sleep must have seen them, and who was woken and found none looks for why."""
+        here. Who is about to go to sleep must have seen them, and who was woken and found none looks for why; but not
+        while that look takes so long that it would be all we do."""
         left_s = self._goes_on_until - anyio.current_time()
-        if is_asleep and (claimed.jobs or left_s > 0):
+        if self._sleeps_without or (is_asleep and (claimed.jobs or left_s > 0)):
             self._wake.ring_in(max(left_s, _WHOLE_PAUSE_S))
             self.has_postponed = True
             return True
@@ -139,13 +147,14 @@ class Claimer:
             await self._withdraw()
         claimed = Claimed(claim.jobs, len(claim.jobs) == most, is_partial)
         waiting = len(claim.jobs)
-        if is_first and claimed.is_full:
+        counts = is_first and not self._sleeps_without  # which visits them all
+        if counts and claimed.is_full:
             waiting += await self._table.waiting()
         self._publish(
             Checked(
                 queue=self._table.queue.name,
                 claimed=len(claim.jobs),
-                waiting=waiting if is_first or not claimed.is_full else None,
+                waiting=waiting if counts or not claimed.is_full else None,
                 duration_s=duration_s,
             )
         )
@@ -161,30 +170,44 @@ class Claimer:
 
     async def _ask(self, most: int) -> tuple[Claim, bool, float]:
         started_s, now_s = time.perf_counter(), anyio.current_time()
-        start = self._last if now_s < self._goes_on_until else None
-        is_quick = start is None and not self._looks_at_all and now_s >= self._quick_from
-        if is_quick:
-            claim = await self._table.claim_quick(limit=most, session_key=self._session_key)
-        else:
-            if start is None:
-                self._wake.forget_alarm()  # the claim tells the next due time; alarms set meanwhile are kept
-                self.has_postponed = False
-            claim = await self._table.claim(limit=most, session_key=self._session_key, start=start)
-            self._looks_at_all = False
+        onward = self._trail.places() if self._goes_on() else []
+        self._looks_at_all |= 0.0 < self._goes_on_until <= now_s
+        is_quick = not onward and not self._looks_at_all and now_s >= self._quick_from
+        try:
+            if is_quick:
+                claim = await self._table.claim_quick(limit=most, session_key=self._session_key)
+            else:
+                if not onward:
+                    self._wake.forget_alarm()  # the claim tells the next due time; alarms set meanwhile are kept
+                    self.has_postponed = False
+                claim = await self._table.claim(limit=most, session_key=self._session_key, onward=onward)
+                self._looks_at_all = False
+        except DatabaseError:
+            if not onward:  # what it cannot do within the statement's time, it will not be able to do in a second
+                self._spare(time.perf_counter() - started_s, is_quick=is_quick)
+            raise
         duration_s = time.perf_counter() - started_s
         search_s = duration_s if claim.search_s is None else claim.search_s
-        if start is None and search_s > _LONG_S:
-            self._spare(search_s, is_quick=is_quick)
-        self._last = claim.last or self._last
-        return claim, is_quick or start is not None, duration_s
+        if not onward:
+            self._spare(search_s - len(claim.jobs) * _ROW_S, is_quick=is_quick)
+        self._trail.add(claim.last, len(claim.jobs))
+        return claim, is_quick or bool(onward), duration_s
+
+    def _goes_on(self) -> bool:
+        return anyio.current_time() < self._goes_on_until
+
+    @property
+    def _sleeps_without(self) -> bool:
+        return self._took_too_long and self._goes_on()
 
     def _spare(self, search_s: float, *, is_quick: bool) -> None:
-        """A claim had to search for long: let the next ones do it in another way."""
-        until_s = anyio.current_time() + min(_SHARE * search_s, _LONGEST_S)
+        """If a claim had to search for long, let the next ones do it in another way."""
+        spared_s = min(_SHARE * search_s, _LONGEST_S) if search_s > _LONG_S else 0.0
+        until_s = anyio.current_time() + spared_s if spared_s else 0.0
         if is_quick:
             self._quick_from = until_s
         elif not self._table.queue.concurrency_key:  # a key's row is passed by
-            self._goes_on_until = until_s
+            self._goes_on_until, self._took_too_long = until_s, search_s > _TOO_LONG_S
 
     def _limits_after(self, limits: Limits, claim: Claim, duration_s: float) -> Limits:
         """The rescue goes by the timeout of now, which may be another one than before the claim, and the operation's

@@ -26,8 +26,11 @@ _TROUBLE_SHOWN_AFTER = 3
 _BUSY_AFTER = 3
 # Every other wake is ours alone: a retry that came due, rows given back, a change of configuration.
 _HEARD_BY_ALL = frozenset({"notify", "call", "slot", "armed"})
-# These tell of rows that most likely stand behind the last claim's; after any other wake all are looked at.
+# These tell of rows that most likely stand behind the last claim's.
 _MOSTLY_NEW = frozenset({"notify", "slot"})
+# After these all rows are looked at unless that takes long; after any other wake, as when rows of the dead were given
+# back, however long it takes.
+_MAYBE_NEW = _MOSTLY_NEW | {"armed", "due", "poll"}
 # A row that a poll finds sooner than this after it became due: its notification may be on the way.
 _UNANNOUNCED_AFTER_S = 1.0
 
@@ -196,7 +199,8 @@ class Dispatcher:
         if reasons != {"due"}:
             self._claimer.forget_locked()
         if reasons - _MOSTLY_NEW or ("notify" in reasons and not bell.is_on):
-            self._claimer.start_over()  # woken by another one's bell: the row is probably gone, and one claim must do
+            # woken by another one's bell: the row is probably gone, and one claim must do
+            self._claimer.start_over(spares=reasons <= _MAYBE_NEW)
         found: Found | None = None
         while found is None:
             found = await self._step(bell, reasons)

@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import floor
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import anyio
 
@@ -18,12 +18,24 @@ from listener.db.survey import Question, Surveyed, Todo
 from listener.engine.configuration import Configuration
 from listener.engine.rescuer import stale_s
 
-Read: TypeAlias = Callable[[int, Sequence[Question]], Awaitable[Surveyed]]
+
+class Read(Protocol):
+    """Asks the database: `SurveyStatement.read`."""
+
+    def __call__(
+        self, session_key: int, questions: Sequence[Question], *, is_whole: bool, usual_s: float
+    ) -> Awaitable[Surveyed]:
+        """Raises Unreachable, DatabaseError."""
+
 
 # An answer to a question that was asked this long before ours is one to ours, too: polls that fall into one moment.
 _SHARED_S = 1.0
 # A timer may go off so much before its time; the poll it stands for must not come twice.
 _EARLY_S = 0.005
+# A whole survey visits every row that was claimed since VACUUM could last clean up (measured: 1 µs each, seconds after
+# an hour's pg_dump). After one that took longer than this, polls ask nothing of the rows for so many times as long:
+# each queue looks for itself, and rows of the dead wait.
+_LONG_S, _SHARE = 0.1, 20
 # Replicas that were started together do not march in step: each one's polls lie earlier by a part of the interval.
 _MOST_PHASE = 0.1
 
@@ -73,6 +85,7 @@ class Survey:
         self._began_at, self._phase = 0.0, 0.0
         self._turn = anyio.Lock()
         self._latest: _Answer | None = None
+        self._whole_from, self._usual_s = 0.0, 0.0
 
     def add(self, asker: Asker, timeout_s: Callable[[], float]) -> None:
         """Look over this queue too; `timeout_s` gives the seconds that one of its handler calls may take now."""
@@ -133,12 +146,17 @@ class Survey:
             )
             for queue in self._queues
         ]
+        is_whole = began_at >= self._whole_from
         try:
-            surveyed = await self._read(self._session_key, questions)
+            surveyed = await self._read(self._session_key, questions, is_whole=is_whole, usual_s=self._usual_s)
         except DatabaseError as error:  # who shares it must not wait for the same trouble again
             for queue in self._queues:
                 queue.asker.suspect_strays()
             return _Answer(began_at, error)
+        finally:
+            if is_whole:
+                self._usual_s = anyio.current_time() - began_at
+                self._whole_from = began_at + (_SHARE * self._usual_s if self._usual_s > _LONG_S else 0.0)
         for queue in self._queues:
             if surveyed.queues[queue.asker.table.queue.name].has_strays:
                 queue.asker.suspect_strays()

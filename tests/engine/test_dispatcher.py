@@ -15,11 +15,13 @@ from waiting import until_async
 from workbench import Bench, Work, bench, quiet
 
 from listener.core.budget import Refusal
+from listener.core.errors import DatabaseError
 from listener.core.events import BellArmed, Checked, LookSkipped, OperationEnded, Settled, Trouble, Woke
 from listener.core.job import Job
 from listener.core.outcome import Done, Outcome, Retry, Snooze
 from listener.core.queue import Limits, Queue
-from listener.db.queue import Claim, Place, QueueTable
+from listener.core.trail import Place
+from listener.db.queue import Claim, QueueTable
 from listener.engine import claimer
 from listener.engine.bell import Bell
 from listener.engine.completer import MOST_ROWS
@@ -328,8 +330,8 @@ class CutAfterClaim(QueueTable):
     claimed = 0
     before_cut = staticmethod(lambda: None)
 
-    async def claim(self, *, limit: int, session_key: int, start: Place | None = None) -> Claim:
-        claim = await super().claim(limit=limit, session_key=session_key, start=start)
+    async def claim(self, *, limit: int, session_key: int, onward: Sequence[Place] = ()) -> Claim:
+        claim = await super().claim(limit=limit, session_key=session_key, onward=onward)
         self.claimed += len(claim.jobs)
         if claim.jobs:
             self.before_cut()
@@ -565,15 +567,25 @@ async def test_outcomes_that_cannot_be_written_stop_the_claims(database: Databas
 
 @pytest.fixture
 def _long_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every claim from the start counts as one that took long, and the next go on where it ended, for a second."""
-    monkeypatch.setattr(claimer, "_LONG_S", 0.0)
-    monkeypatch.setattr(claimer, "_SHARE", 1e9)
+    """Every look at all rows counts as one that took long, and the next claims go on where it ended, for a second."""
+    take_long(monkeypatch, 1.0)
+
+
+def take_long(monkeypatch: pytest.MonkeyPatch, longest_s: float) -> None:
+    for name, value in {
+        "_LONG_S": 0.0,
+        "_TOO_LONG_S": 0.0,
+        "_ROW_S": 0.0,
+        "_SHARE": 1e9,
+        "_LONGEST_S": longest_s,
+    }.items():
+        monkeypatch.setattr(claimer, name, value)
 
 
 @pytest.mark.usefixtures("_long_claims")
 @pytest.mark.parametrize("is_asleep", [True, False])
 async def test_a_row_before_the_last_claims_is_found_a_moment_later(database: Database, is_asleep: bool) -> None:
-    """By an alarm of our own, or by the look at all rows that is made before anybody goes to sleep."""
+    """By an alarm of our own, whether the bell is on or not."""
     work = opened()
     async with bench(database, work) as one:
         one.hears = is_asleep
@@ -583,14 +595,35 @@ async def test_a_row_before_the_last_claims_is_found_a_moment_later(database: Da
             await quiet(work, 1)
             if is_asleep:
                 await until_async(lambda: one.of(BellArmed), what="the bell")
-            insert(database, priority=1)
+            (before,) = insert(database, due="'-infinity'")
+            (new,) = insert(database)
             one.wake.ring("notify")
-            await quiet(work, 2)
+            await quiet(work, 3)
+    assert work.seen[1:] == [new, before]
 
 
 @pytest.mark.usefixtures("_long_claims")
-async def test_after_a_long_claim_the_next_go_on_where_it_ended(database: Database) -> None:
-    """Until it is time for all rows again, which an alarm tells whoever sleeps."""
+@pytest.mark.parametrize("reason", ["reopened", "peer", "call", "config"])
+async def test_who_is_woken_for_an_old_row_looks_at_all_rows_however_long_it_takes(
+    database: Database, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_long(monkeypatch, 3600.0)
+    work = opened()
+    async with bench(database, work) as one, one.running():
+        insert(database)
+        one.wake.ring("notify")
+        await quiet(work, 1)
+        await anyio.wait_all_tasks_blocked()
+        insert(database, due="'-infinity'")
+        one.wake.ring(reason)
+        await quiet(work, 2)
+
+
+@pytest.mark.usefixtures("_long_claims")
+async def test_after_a_long_claim_the_next_go_on_where_it_ended(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is time for all rows again, which an alarm tells whoever sleeps. Nor does it count what waits."""
     insert(database)
     async with bench(database, opened()) as one, one.running(dispatches=False) as crew:
         claims = one.dispatcher._claimer
@@ -605,15 +638,68 @@ async def test_after_a_long_claim_the_next_go_on_where_it_ended(database: Databa
             return len(claimed.jobs), claimed.is_partial
 
         assert found(await claim()) == (1, False)
-        insert(database, priority=1)
+        insert(database, due="'-infinity'")
         nothing = await claim()
         assert found(nothing) == (0, True)
-        assert claims.postpones(nothing, is_asleep=True)
+        assert claims.postpones(nothing, is_asleep=False)
         assert anyio.current_time() < one.wake._due_at <= anyio.current_time() + 1.0
         insert(database)
-        assert found(await claim()) == (1, True)
-        assert not claims.postpones(nothing, is_asleep=False)
+        insert(database, priority=1)
+        assert found(await claim()) == (2, True)
+        claims.start_over(spares=True)
+        assert found(await claim()) == (0, True)
+        insert(database, 5)
+        monkeypatch.setattr(one.table, "waiting", None)
+        assert isinstance(await claims.claim(5, one.limits, is_first=True), claimer.Claimed)
+        assert one.of(Checked)[-1].waiting is None
+        claims.start_over()
         assert found(await claim()) == (1, False)
+
+
+class Crowded(QueueTable):
+    """Finds no end when it is to look at all rows."""
+
+    is_full = False
+
+    async def claim(self, *, limit: int, session_key: int, onward: Sequence[Place] = ()) -> Claim:
+        if self.is_full and not onward:
+            raise DatabaseError("canceling statement due to statement timeout")
+        return await super().claim(limit=limit, session_key=session_key, onward=onward)
+
+
+async def test_after_a_look_that_was_cut_the_next_claims_go_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be cut again, and nothing be done meanwhile."""
+    take_long(monkeypatch, 3600.0)
+    work = opened()
+    async with open_pool(database, max_size=4) as pool:
+        table = Crowded(pool, UPLOAD)
+        one = Bench(pool, work, table=table)
+        async with one.running():
+            insert(database)
+            one.wake.ring("notify")
+            await quiet(work, 1)
+            table.is_full = True
+            insert(database)
+            one.wake.ring("config")
+            await quiet(work, 2)
+    assert [event.where for event in one.of(Trouble)] == ["upload claim"]
+
+
+async def test_when_its_time_has_come_the_next_look_is_at_all_rows(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a quick one, which would search as long and tell less."""
+    take_long(monkeypatch, 1e-9)
+    async with bench(database, opened()) as one, one.running(dispatches=False) as crew:
+        claims = one.dispatcher._claimer
+        claims.begin(SESSION, crew)
+        for _ in range(3):
+            insert(database)
+            claimed = await claims.claim(5, one.limits, is_first=False)
+            assert isinstance(claimed, claimer.Claimed)
+            assert (len(claimed.jobs), claimed.is_partial) == (1, False)
 
 
 @asynccontextmanager
@@ -680,6 +766,5 @@ async def test_after_a_quick_claim_that_searched_for_long_the_next_is_another(
             kinds.append(claimed.is_partial)
             insert(database)
             if is_long:  # from the first quick one on
-                monkeypatch.setattr(claimer, "_LONG_S", 0.0)
-                monkeypatch.setattr(claimer, "_SHARE", 1e9)
+                take_long(monkeypatch, 60.0)
         assert kinds == [False, True, not is_long]

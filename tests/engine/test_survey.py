@@ -3,8 +3,10 @@ or mended goes unseen."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from conftest import Database
 from engine.workbench import Bench, Work, bench, quiet
@@ -16,10 +18,12 @@ from waiting import until_async
 from listener.core.errors import DatabaseError
 from listener.core.events import BellArmed, Checked, Event, Rescued, Trouble, Unannounced, Woke
 from listener.core.queue import Limits, Queue
+from listener.core.trail import Place
 from listener.db.configuration import read_configuration
 from listener.db.pool import Pool
-from listener.db.queue import Claim, Place, QueueTable
+from listener.db.queue import Claim, QueueTable
 from listener.db.survey import Question, Surveyed, SurveyStatement
+from listener.engine import survey as survey_module
 from listener.engine.configuration import Configuration
 from listener.engine.survey import Survey
 from listener.workflows.queues import UPLOAD
@@ -34,9 +38,9 @@ class Counting(QueueTable):
 
     claims = rescues = strays = 0
 
-    async def claim(self, *, limit: int, session_key: int, start: Place | None = None) -> Claim:
+    async def claim(self, *, limit: int, session_key: int, onward: Sequence[Place] = ()) -> Claim:
         self.claims += 1
-        return await super().claim(limit=limit, session_key=session_key, start=start)
+        return await super().claim(limit=limit, session_key=session_key, onward=onward)
 
     async def rescue(self, *, stale_s: float) -> int:
         self.rescues += 1
@@ -179,9 +183,9 @@ async def test_polls_of_one_moment_are_one_statement(database: Database) -> None
     async with open_pool(database) as pool:
         statement = SurveyStatement(pool)
 
-        async def read_(session_key: int, questions: Sequence[Question]) -> Surveyed:
+        async def read_(session_key: int, questions: Sequence[Question], **how: Any) -> Surveyed:
             asked.append(questions)
-            return await statement.read(session_key, questions)
+            return await statement.read(session_key, questions, **how)
 
         survey = Survey(read_)
         for name in ("upload", "other", "third"):
@@ -199,7 +203,7 @@ async def test_polls_of_one_moment_are_one_statement(database: Database) -> None
 async def test_trouble_is_met_once_by_all_who_ask_in_its_moment(database: Database) -> None:
     asked = 0
 
-    async def fail(_session_key: int, _questions: Sequence[Question]) -> Surveyed:
+    async def fail(_session_key: int, _questions: Sequence[Question], **_how: Any) -> Surveyed:
         nonlocal asked
         asked += 1
         raise DatabaseError("away")
@@ -212,6 +216,52 @@ async def test_trouble_is_met_once_by_all_who_ask_in_its_moment(database: Databa
             with pytest.raises(DatabaseError):
                 await survey.ask("upload", every_s=15.0)
     assert asked == 1
+
+
+async def test_after_a_long_survey_the_polls_look_for_themselves_for_a_while(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of the dead wait, and who has rows in work is not asked; what came in unannounced is found as ever."""
+    monkeypatch.setattr(survey_module, "_LONG_S", 0.0)
+    monkeypatch.setattr(survey_module, "_SHARE", 1e9)
+    [theirs] = insert(database)
+    hold(database, theirs, DEAD)
+    work = opened()
+    async with bench(database, work) as one:
+        one.survey.begin(SESSION)
+        whole, _ = await one.survey.ask("upload", every_s=0.0)
+        brief, _ = await one.survey.ask("upload", every_s=0.0)
+        assert [(todo.next_due_s, todo.has_stranded) for todo in (whole, brief)] == [(None, True), (0, False)]
+        one.poll_s = 0.05
+        async with one.running():
+            await until_async(lambda: polls(one) > 2, what="polls")
+            key = unannounced(database)
+            await quiet(work, 1)
+    assert work.seen == [key]
+
+
+async def test_a_survey_that_is_cut_is_not_asked_whole_again_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that found too much to visit within its time would find it again, with each poll."""
+    monkeypatch.setattr(survey_module, "_LONG_S", 0.0)
+    asked: list[tuple[bool, float]] = []
+
+    async def cut(_session_key: int, _questions: Sequence[Question], *, is_whole: bool, usual_s: float) -> Surveyed:
+        asked.append((is_whole, usual_s))
+        await anyio.lowlevel.checkpoint()
+        raise DatabaseError("took too long")
+
+    async with open_pool(database) as pool:
+        survey = Survey(cut)
+        survey.add(Bench(pool, Work()).dispatcher, lambda: 300.0)
+        survey.begin(SESSION)
+        for _ in range(2):
+            with pytest.raises(DatabaseError):
+                await survey.ask("upload", every_s=0.0)
+    [(is_first_whole, at_first), (is_next_whole, then)] = asked
+    assert (is_first_whole, is_next_whole) == (True, False)
+    assert at_first == 0.0 < then, "nor is it given the time of any survey"
 
 
 def configuration(pool: Pool, events: list[Event]) -> Configuration:
@@ -289,5 +339,5 @@ async def test_polls_fall_together_and_never_further_apart_than_their_interval(a
     assert survey.next_poll((after + poll_at) / 2 - 0.01, every_s) == pytest.approx(poll_at) or poll_at - after < 0.05
 
 
-async def never(_session_key: int, _questions: Sequence[Question]) -> Surveyed:
+async def never(_session_key: int, _questions: Sequence[Question], **_how: Any) -> Surveyed:
     raise AssertionError

@@ -311,51 +311,69 @@ async def test_a_table_of_any_shape_is_claimed_and_settled(empty_database: Datab
 
 @pytest.mark.anyio
 async def test_a_claim_goes_on_where_another_one_ended(database: Database) -> None:
-    """Rows of one moment are told apart by their key; what stands before is left, and found without a start."""
+    """In each priority. Rows of one moment are told apart by their key; what stands before is left, and found by a look
+    at all rows; a priority that is not known is gone through from its first row."""
     moment = "timestamptz '2026-01-02 03:04:05.678901+00'"
     same = insert(database, 4, due=moment)
-    old, urgent = insert(database, due="'-infinity'"), insert(database, priority=1)
+    old, urgent = insert(database, due="'-infinity'"), insert(database, 2, priority=1)
     later = insert(database, due=f"{moment} + interval '1 microsecond'")
     async with open_pool(database) as pool:
         table = QueueTable(pool, UPLOAD)
-        first = await table.claim(limit=2, session_key=SESSION)
+        first = await table.claim(limit=3, session_key=SESSION)
         assert [job.id for job in first.jobs] == [*urgent, *old]
-        again = await table.claim(limit=2, session_key=SESSION, start=first.last)
+        assert [(place.priority, place.key) for place in first.last] == [(1, urgent[-1]), (100, *old)]
+        again = await table.claim(limit=2, session_key=SESSION, onward=first.last)
         assert [job.id for job in again.jobs] == same[:2]
-        before = insert(database, due=moment, priority=99)
-        rest = await table.claim(limit=9, session_key=SESSION, start=again.last)
-        assert [job.id for job in rest.jobs] == [*same[2:], *later]
-        nothing = await table.claim(limit=9, session_key=SESSION, start=rest.last)
-        assert (nothing.jobs, nothing.last) == ([], None)
+        known = [first.last[0], *again.last]
+        before = [*insert(database, due=moment, priority=1), *insert(database, due="'-infinity'")]
+        between, first_of_all = insert(database, 2, priority=99), insert(database, 2, priority=-5)
+        last_of_all = insert(database, 2, due="'-infinity'", priority=101)
+        rest = await table.claim(limit=99, session_key=SESSION, onward=known)
+        assert [job.id for job in rest.jobs] == [*first_of_all, *between, *same[2:], *later, *last_of_all]
+        nothing = await table.claim(limit=9, session_key=SESSION, onward=[first.last[0], *rest.last])
+        assert (nothing.jobs, nothing.last, nothing.passed_over) == ([], (), False)
         whole = await table.claim(limit=9, session_key=SESSION)
         assert [job.id for job in whole.jobs] == before
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("limit", "visits"), [(10, 2), (200, 3)])
-async def test_a_claim_that_goes_on_reads_nothing_of_what_was_claimed(
-    database: Database, limit: int, visits: int
-) -> None:
+async def test_a_claim_that_goes_on_tells_when_the_next_row_comes_due(database: Database) -> None:
+    """Of known and unknown priorities."""
+    insert(database)
+    async with open_pool(database) as pool:
+        table = QueueTable(pool, UPLOAD)
+        last = (await table.claim(limit=3, session_key=SESSION)).last
+        for minutes, priority in ((3, 100), (2, 50), (1, 500)):
+            insert(database, due=f"now() + interval '{minutes} minutes'", priority=priority)
+            next_due_s = (await table.claim(limit=3, session_key=SESSION, onward=last)).next_due_s
+            assert next_due_s is not None
+            assert 60 * (minutes - 1) < next_due_s <= 60 * minutes
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", [10, 200])
+async def test_a_claim_that_goes_on_reads_nothing_of_what_was_claimed(database: Database, limit: int) -> None:
     """While an old snapshot keeps VACUUM away, the head of the index is full of rows that are not there any more.
-    A claim that is not full asks what it has passed over, and reads nothing of it either."""
+    A claim that is not full asks what it has passed over, and reads nothing of it either. One that looks at all rows
+    reads it once."""
     insert(database, 20_000)
     holder = database.connect()
     holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
     async with open_pool(database) as pool:
         last = (await QueueTable(pool, UPLOAD).claim(limit=19_900, session_key=SESSION)).last
-    assert last is not None
+    [place] = last
     conn = engine_connection(database)
     params = {"limit": limit, "session_key": SESSION}
-    place = {"priority": last.priority, "scheduled_at_s": last.scheduled_at_s, "key": last.key}
+    known = {"priorities": [place.priority], "scheduled_at_s": [place.scheduled_at_s], "keys": [place.key]}
     fields = _fields(UPLOAD, "bigint")
-    going_on = template("queue", "claim", {**fields, "start": template("queue", "start", fields)})
+    going_on = template("queue", "claim", fields | {"priorities": template("queue", "known_priorities", fields)})
     pages = {}
-    for name, text, values in (("whole", statement("claim"), params), ("going on", going_on, params | place)):
+    for name, text, values in (("whole", statement("claim"), params), ("going on", going_on, params | known)):
         conn.execute("BEGIN")
         plan = conn.execute(sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ") + text, values).fetchall()
         pages[name] = plan[0]["QUERY PLAN"][0]["Plan"]["Shared Hit Blocks"]
         conn.execute("ROLLBACK")
-    assert pages["whole"] - pages["going on"] > visits * 450, pages  # each visit of the 19,900 is 530 pages
+    assert 450 < pages["whole"] - pages["going on"] < 2 * 450, pages  # each visit of the 19,900 is 530 pages
 
 
 # What the statements read. One table of a million finished rows for all of these; each statement is rolled back.

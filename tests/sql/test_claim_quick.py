@@ -83,11 +83,11 @@ async def test_the_job_carries_the_row_in_order_and_the_time_of_the_search(datab
         found = await table.claim_quick(limit=9, session_key=SESSION)
         nothing = await table.claim_quick(limit=9, session_key=SESSION)
     assert [job.id for job in found.jobs] == [*soon, *late]
-    assert found.last is not None
-    assert (found.jobs[0].row["payload"], found.jobs[0].attempt, found.last.key) == ({"a": 1}, 1, late[0])
+    assert (found.jobs[0].row["payload"], found.jobs[0].attempt) == ({"a": 1}, 1)
+    assert [(place.priority, place.key) for place in found.last] == [(100, soon[-1]), (200, late[0])]
     assert found.search_s is not None
     assert found.search_s > 0
-    assert (nothing.jobs, nothing.search_s, nothing.last) == ([], None, None)
+    assert (nothing.jobs, nothing.search_s, nothing.last) == ([], None, ())
 
 
 def test_it_is_not_flushed(database: Database, conn: psycopg.Connection[Any]) -> None:

@@ -130,6 +130,6 @@ def test_a_queue_without_a_key_claims_with_the_same_bytes_as_ever(database: Data
     text = statement("claim").as_string(engine_connection(database))
 
     assert "running" not in text
-    assert "scheduled_at <= now() ORDER BY" in " ".join(text.split())
+    assert "priorities.key) ORDER BY" in " ".join(text.split())
     assert "running" in statement("claim", SYNC).as_string(None)
     assert UPLOAD.concurrency_key == ()

@@ -1,0 +1,38 @@
+"""Where a queue's claims have been: what lies behind is mostly claimed, and need not be visited again and again."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands in the order of claims. scheduled_at_s: seconds since 1970."""
+
+    priority: int
+    scheduled_at_s: float
+    key: Any
+
+
+class Trail:
+    """The places of one queue's claims, for each priority apart. again: so many rows before the last claimed one are
+    gone through again: a writer that began before others may commit after them, and its rows stand before theirs."""
+
+    def __init__(self, again: int) -> None:
+        self._again = again
+        self._rows = 0
+        self._marks: dict[int, deque[tuple[int, Place]]] = {}
+
+    def add(self, last: Sequence[Place], rows: int) -> None:
+        """Note a claim of so many rows; last: where the last one of each priority stood."""
+        self._rows += rows
+        for place in last:
+            marks = self._marks.setdefault(place.priority, deque())
+            marks.append((self._rows, place))
+            while len(marks) > 1 and marks[1][0] <= self._rows - self._again:
+                marks.popleft()
+
+    def places(self) -> list[Place]:
+        """Return from where to go on in each priority that was claimed from."""
+        return [marks[0][1] for marks in self._marks.values()]

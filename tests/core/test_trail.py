@@ -1,0 +1,34 @@
+"""The places from which claims go on: never behind a row that may still come in before them."""
+
+from listener.core.trail import Place, Trail
+
+
+def place(key: int, priority: int = 100) -> Place:
+    return Place(priority, float(key), key)
+
+
+def claimed(trail: Trail, first: int, rows: int, priority: int = 100) -> None:
+    trail.add([place(first + rows - 1, priority)], rows)
+
+
+def test_it_goes_through_so_many_rows_again() -> None:
+    trail = Trail(again=1_000)
+    starts = []
+    for first in range(0, 3_000, 500):
+        claimed(trail, first, 500)
+        starts += [start.key for start in trail.places()]
+    assert starts == [499, 499, 499, 999, 1_499, 1_999]
+
+
+def test_each_priority_has_a_place_of_its_own() -> None:
+    trail = Trail(again=100)
+    claimed(trail, 0, 50, priority=7)
+    for first in range(0, 1_000, 100):
+        claimed(trail, first, 100, priority=9)
+    assert trail.places() == [place(49, 7), place(899, 9)]
+
+
+def test_nothing_was_claimed_yet() -> None:
+    trail = Trail(again=100)
+    trail.add([], 0)
+    assert trail.places() == []
