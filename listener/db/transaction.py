@@ -10,11 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import anyio
-import psycopg
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 
 from listener.db.call import cut_after, shielded
-from listener.db.pool import KEEPALIVES, Connection, Pool, search_path
+from listener.db.pool import Connection, Pool, connect, search_path
 from listener.db.queries import Statement, query
 
 T = TypeVar("T")
@@ -66,24 +65,23 @@ async def transaction(pool: Pool, *, name: str) -> AsyncIterator[Transaction]:
     name: shown in pg_stat_activity.application_name. Raises Unreachable, DatabaseError.
     """
 
-    async def connect() -> Connection:
-        conn = await psycopg.AsyncConnection[DictRow].connect(
-            pool.url, row_factory=dict_row, application_name=f"order-listener {name}"[:63], prepare_threshold=None,
-            **KEEPALIVES,
-        )  # fmt: skip
+    async def opened() -> Connection:
+        conn = await connect(pool.url, f"order-listener {name}"[:63])
+        conn.prepare_threshold = None
         settings = {
             "statement_timeout_ms": str(int(STATEMENT_LIMIT_S * 1000)),
             "lock_timeout_ms": str(int(LOCK_LIMIT_S * 1000)),
             "search_path": search_path(pool.schema),
         }
         try:
+            await conn.set_autocommit(False)
             await conn.execute(query("session", "long_transaction_settings"), settings)
         except BaseException:
             await conn.close()
             raise
         return conn
 
-    conn = await shielded(connect, limit_s=15.0, url=pool.url)
+    conn = await shielded(opened, limit_s=15.0, url=pool.url)
     try:
         yield Transaction(conn)
     finally:
