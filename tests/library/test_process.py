@@ -147,12 +147,14 @@ def test_a_listener_killed_while_it_has_the_bell_on_leaves_no_row_lying(
     """Rows committed before, while and after it dies, by writers who began when it lived; no poll finds them."""
     database.execute("UPDATE configuration_params SET param_value = 3600 WHERE param_key = 'fast_polling_interval'")
     shops = [start().wait_ready() for _ in range(count)]
+    at_risk: set[int] = set()
     for _ in range(2):
         [session] = until(lambda: [row[0] for row in database.execute(HOLDER)], what="the bell")
         victim = next(shop for shop in shops if session_of(shop) == session)
         writer = database.connect()
         writer.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM invoices")
         invoices.insert(0)
+        at_risk |= {row[0] for row in database.execute("SELECT max(id) FROM invoices")}
         victim.kill()
         until(lambda s=session: s not in sessions(database), what="the end of its session")
         invoices.insert(0)
@@ -168,7 +170,9 @@ def test_a_listener_killed_while_it_has_the_bell_on_leaves_no_row_lying(
         if count > 1:
             shops.append(start().wait_ready())
     keys = [row[0] for row in database.execute("SELECT id FROM receipts ORDER BY id")]
-    assert len(keys) == len(set(keys)) == 8
+    assert len(set(keys)) == 8
+    # a handler that was killed after its work and before its outcome was written has its row handled again
+    assert {key for key in keys if keys.count(key) > 1} <= at_risk
 
 
 def sessions(database: Database) -> set[int]:
