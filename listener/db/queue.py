@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from psycopg import DataError, sql
@@ -21,6 +22,8 @@ from listener.db.values import jsonable, numbers, storable, unless
 COUNT_LIMIT = 10_000
 # Longer than any operation: what a living session holds is left alone.
 _NEVER_S = 10 * 365 * 86_400.0
+# Priority and due time; not the key: Python need not be able to compare what Postgres can.
+_urgency = itemgetter(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +114,10 @@ class QueueTable:
             if self.queue.concurrency_key and isinstance(error.__cause__, UniqueViolation):
                 return Claim([], None, passed_over=True)  # another listener was quicker with a row of the same key
             raise
-        next_due_s, passed_over, search_s = rows[-1][:3]
-        if rows[0][5] is None:
+        next_due_s, passed_over, search_s = rows[-1][-3:]
+        if rows[0][2] is None:
             return Claim([], next_due_s, passed_over, search_s=search_s)
-        last = {row[3]: row for row in rows}  # they are in order
-        places = [Place(*row[3:6]) for row in last.values()]
-        return Claim([self._job(row[3:]) for row in rows], next_due_s, passed_over, places, search_s)
+        return Claim(self._jobs(rows), next_due_s, passed_over, _places(rows), search_s)
 
     async def claim_quick(self, *, limit: int, session_key: int) -> Claim:
         """The same with less work, without a word of the rows that are not claimed: more may be due."""
@@ -125,10 +126,7 @@ class QueueTable:
         if not rows:
             return Claim([])
         rows.sort(key=_urgency)
-        search_s = min(row[-1] for row in rows)
-        last = {row[0]: row for row in rows}
-        places = [Place(*row[:3]) for row in last.values()]
-        return Claim([self._job(row[:-2]) for row in rows], last=places, search_s=search_s)
+        return Claim(self._jobs(rows), last=_places(rows), search_s=min(row[-1] for row in rows))
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Write outcomes, each fenced by its claim. All or nothing: one bad value refuses the whole statement."""
@@ -225,23 +223,27 @@ class QueueTable:
                 f"queue {self.queue.name}: an outcome cannot be written to {self.queue.table}: {error}"
             ) from error
 
-    def _job(self, row: tuple[Any, ...]) -> Job:
-        _, _, key, claim_id, attempt, revision, due_for_s, *contents = row
-        content = dict(zip(self.queue.columns, contents, strict=True))
-        return Job(
-            queue=self.queue.name,
-            id=key,
-            claim_id=claim_id,
-            attempt=attempt,
-            revision=revision,
-            due_for_s=max(due_for_s, 0.0),
-            row=content,
-            label=None if self.queue.label is None else content[self.queue.label],
-        )
+    def _jobs(self, rows: Sequence[tuple[Any, ...]]) -> list[Job]:
+        # in one go: a call for each row would be a fifth more (measured)
+        queue, columns, label = self.queue.name, self.queue.columns, self.queue.label
+        return [
+            Job(
+                queue=queue,
+                id=row[2],
+                claim_id=row[3],
+                attempt=row[4],
+                revision=row[5],
+                due_for_s=max(row[6], 0.0),
+                row=(content := dict(zip(columns, row[7:], strict=False))),
+                label=None if label is None else content[label],
+            )
+            for row in rows
+        ]
 
 
-def _urgency(row: tuple[Any, ...]) -> Any:
-    return row[:2]  # not the key: Python need not be able to compare what Postgres can
+def _places(rows: Sequence[tuple[Any, ...]]) -> list[Place]:
+    last = {row[0]: row for row in rows}  # they are in order
+    return [Place(*row[:3]) for row in last.values()]
 
 
 def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:

@@ -79,7 +79,7 @@ class Completer:
         while True:
             self._arrived = anyio.Event()
             while self._parcels:
-                parcels = self._parcels[: self._count()]
+                parcels = self._take()
                 await self._write_surely([s for parcel in parcels for s in parcel.settlements])
                 self._forget(parcels)
                 if len(parcels) > 1 and self._waiting < MOST_ROWS // 10:
@@ -88,22 +88,23 @@ class Completer:
             await self._arrived.wait()
 
     def _forget(self, parcels: Sequence[_Parcel]) -> None:
-        was_behind = self.is_behind
         del self._parcels[: len(parcels)]
         for parcel in parcels:
-            self._waiting -= len(parcel.settlements)
             parcel.written()
-        if was_behind and not self.is_behind:
-            self._on_room()
 
-    def _count(self) -> int:
+    def _take(self) -> list[_Parcel]:
+        """Return the first ones, which wait no longer; they stay where they are until they are written."""
         count, rows = 0, 0
         for parcel in self._parcels:
-            rows += len(parcel.settlements)
-            if count and rows > MOST_ROWS:
+            if count and rows + len(parcel.settlements) > MOST_ROWS:
                 break
             count += 1
-        return count
+            rows += len(parcel.settlements)
+        was_behind = self.is_behind
+        self._waiting -= rows
+        if was_behind and not self.is_behind:
+            self._on_room()
+        return self._parcels[:count]
 
     async def _write_surely(self, settlements: list[Settlement]) -> None:
         """Write, trying again while the database is away; a value that it refuses costs only its own job."""
@@ -138,7 +139,7 @@ class Completer:
         started = time.perf_counter()
         settled = await self._table.settle(settlements)
         lost = {(job.id, job.claim_id) for job in settled.lost}
-        written = [s for s in settlements if (s.job.id, s.job.claim_id) not in lost]
+        written = [s for s in settlements if (s.job.id, s.job.claim_id) not in lost] if lost else settlements
         self._publish(
             SettledEvent(
                 queue=self._table.queue.name,

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+import anyio
+
 from listener.core.budget import Gate, Refusal
 from listener.core.errors import DatabaseError
 from listener.core.events import Checked, LookSkipped, Publish, Trouble, Unannounced, Woke
@@ -31,6 +33,10 @@ _MOSTLY_NEW = frozenset({"notify", "slot"})
 # After these all rows are looked at unless that takes long; after any other wake, as when rows of the dead were given
 # back, however long it takes.
 _MAYBE_NEW = _MOSTLY_NEW | {"armed", "due", "poll"}
+_BY_SLOT = frozenset({"slot"})
+# After a full claim of so many rows this many are under way at once: while we read the reply of one, the server works
+# on another (measured, no-op batches of 500: 1.15 times the jobs; claims of 30 rows only become smaller: 0.9 times).
+_PLENTY, _AT_ONCE = 100, 2
 # A row that a poll finds sooner than this after it became due: its notification may be on the way.
 _UNANNOUNCED_AFTER_S = 1.0
 
@@ -84,7 +90,7 @@ class Dispatcher:
         self._troubles = 0
         self._last_trouble = ""
         slots.on_freed(self.name, self.slot_freed)
-        self._wants_slot = False
+        self._wants_slot = self._has_plenty = False
 
     @property
     def name(self) -> str:
@@ -204,12 +210,32 @@ class Dispatcher:
         found: Found | None = None
         while found is None:
             found = await self._step(bell, reasons)
-            reasons = frozenset({"slot"})
+            reasons = _BY_SLOT
+            if found is None and self._has_plenty:
+                await self._rush(bell)
         return found
+
+    async def _rush(self, bell: Bell) -> None:
+        """Have several claims under way for as long as they come back full. How the look ends is not theirs to tell."""
+        troubles: list[DatabaseError] = []
+
+        async def claims() -> None:
+            try:
+                while self._has_plenty:
+                    self._has_plenty = await self._step(bell, _BY_SLOT) is None and self._has_plenty
+            except DatabaseError as error:  # the other claims end by themselves: cut, they would leave their rows lying
+                self._has_plenty = False
+                troubles.append(error)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(_AT_ONCE):
+                group.start_soon(claims)
+        if troubles:
+            raise troubles[0]
 
     async def _step(self, bell: Bell, reasons: frozenset[str]) -> Found | None:
         """Claim once; None = it was full, there may be more."""
-        is_first = reasons != {"slot"}
+        is_first = reasons != _BY_SLOT
         if self._claimer.is_stopping:
             return Found.NO_SLOT
         limits = self._limits()
@@ -233,6 +259,7 @@ class Dispatcher:
         if claimed is None:
             return None
         self._heed(bell, is_late=self.wake.is_rung("notify"))
+        self._has_plenty = claimed.is_full and len(claimed.jobs) >= _PLENTY and self._gate is None
         if claimed.jobs:
             bell.found_work()
         if is_first and reasons == {"poll"} and self.hears() and self._was_quiet:

@@ -57,9 +57,9 @@ WITH RECURSIVE {priorities}, due AS MATERIALIZED (
             LIMIT 1
         ) AS left_behind) ELSE false END AS over
 )
-SELECT extract(epoch FROM next.at - clock_timestamp())::float8 AS next_due_s, passed.over AS passed_over,
-       extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS search_s,
-       job_priority, job_scheduled_at, job_key, claim_id, attempts, revision, due_for_s{names}
+SELECT job_priority, job_scheduled_at, job_key, claim_id, attempts, revision, due_for_s{names},
+       extract(epoch FROM next.at - clock_timestamp())::float8 AS next_due_s, passed.over AS passed_over,
+       extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS search_s
 FROM next CROSS JOIN passed LEFT JOIN claimed ON true
 ORDER BY job_priority, job_scheduled_at, job_key;
 

@@ -560,9 +560,57 @@ async def test_outcomes_that_cannot_be_written_stop_the_claims(database: Databas
                     count = len(one.of(Woke))
                     one.wake.ring("notify")
                     await until_async(lambda count=count: len(one.of(Woke)) > count, what="a look")  # type: ignore[misc]
-                assert MOST_ROWS <= len(work.seen) <= MOST_ROWS + 2 * 100
+                assert MOST_ROWS <= len(work.seen) <= 2 * MOST_ROWS + 2 * 100, (
+                    "one statement's rows, as many, two calls"
+                )
             await all_done(database, 5 * MOST_ROWS)
     assert sorted(work.seen) == sorted(set(work.seen))
+
+
+class Watched(QueueTable):
+    """Notes how many quick claims were under way at once; `refused`: which of them is, counted from 1."""
+
+    under_way = most = count = refused = 0
+
+    async def claim_quick(self, *, limit: int, session_key: int) -> Claim:
+        self.under_way += 1
+        self.count += 1
+        number, self.most = self.count, max(self.most, self.under_way)
+        try:
+            claim = await super().claim_quick(limit=limit, session_key=session_key)
+        finally:
+            self.under_way -= 1
+        if number == self.refused:
+            raise DatabaseError("the reply was lost")
+        return claim
+
+
+@pytest.mark.parametrize(("rows", "at_once"), [(100, 2), (99, 1)])
+async def test_while_claims_bring_plenty_two_are_under_way(database: Database, rows: int, at_once: int) -> None:
+    keys = insert(database, 2_000)
+    work = opened()
+    async with open_pool(database, max_size=4) as pool:
+        table = Watched(pool, UPLOAD)
+        async with Bench(pool, work, table=table, limits=Limits(batch_size=rows, concurrency=4)).running():
+            await all_done(database, 2_000)
+    assert table.most == at_once
+    assert sorted(work.seen) == keys, "each once"
+
+
+@pytest.mark.parametrize("refused", [1, 2, 3])
+async def test_one_of_two_claims_that_fails_costs_nothing(database: Database, refused: int) -> None:
+    """What it had claimed is given back, what the other one brings is done; the look fails once."""
+    keys = insert(database, 2_000)
+    work = opened()
+    async with open_pool(database, max_size=4) as pool:
+        table = Watched(pool, UPLOAD)
+        table.refused = refused
+        one = Bench(pool, work, table=table, limits=Limits(batch_size=100, concurrency=4))
+        async with one.running():
+            await all_done(database, 2_000)
+    assert sorted(work.seen) == keys, "each once"
+    troubles = [event.error for event in one.of(Trouble)]
+    assert troubles == ["the reply was lost", "gave back 100 rows whose claim or settle was cut"]
 
 
 @pytest.fixture
