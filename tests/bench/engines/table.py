@@ -15,8 +15,10 @@ _ROW = f"'customer ' || {{seq}} %% 1000, 'buyer@example.com', 9.99, {_PAYLOAD}"
 _HEAD = "INSERT INTO orders (customer, email, amount, payload)"
 INSERT = f"{_HEAD} VALUES ({_ROW.format(seq='%(seq)s::bigint')})"
 FILL = f"{_HEAD} SELECT {_ROW.format(seq='n')} FROM generate_series(0, %(rows)s - 1) AS n"
+# From the end: the last row is the last one taken, and nothing of what was is visited.
 UNFINISHED = """
-SELECT EXISTS (SELECT FROM orders WHERE status = 'Pending' LIMIT 1)
+SELECT EXISTS (SELECT FROM orders WHERE status = 'Pending'
+               ORDER BY status DESC, priority DESC, scheduled_at DESC, id DESC LIMIT 1)
     OR EXISTS (SELECT FROM orders WHERE status = 'Processing')
 """
 BEGUN = "SELECT EXISTS (SELECT FROM orders WHERE status = 'Processing')"
