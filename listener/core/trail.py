@@ -15,6 +15,12 @@ class Place:
     key: Any
 
 
+# A mark for each row would be as many marks as rows are gone through again.
+_MARKS = 50
+# Whoever takes a time for a priority has a new one for each row. What is forgotten is looked for from its first row on.
+_MOST_PRIORITIES = 100
+
+
 class Trail:
     """The places of one queue's claims, for each priority apart. again: so many rows before the last claimed one are
     gone through again: a writer that began before others may commit after them, and its rows stand before theirs."""
@@ -28,10 +34,14 @@ class Trail:
         """Note a claim of so many rows; last: where the last one of each priority stood."""
         self._rows += rows
         for place in last:
-            marks = self._marks.setdefault(place.priority, deque())
-            marks.append((self._rows, place))
+            marks = self._marks.pop(place.priority, None) or deque()
+            self._marks[place.priority] = marks  # the last one
+            if not marks or self._rows - marks[-1][0] >= self._again // _MARKS:
+                marks.append((self._rows, place))
             while len(marks) > 1 and marks[1][0] <= self._rows - self._again:
                 marks.popleft()
+            if len(self._marks) > _MOST_PRIORITIES:
+                del self._marks[next(iter(self._marks))]
 
     def places(self) -> list[Place]:
         """Return from where to go on in each priority that was claimed from."""

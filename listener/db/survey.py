@@ -18,10 +18,9 @@ from listener.db.queue import QueueTable
 from listener.db.session import lock_class_oid
 
 # A survey that takes longer waits for somebody's lock on one of the tables. Then each is asked by itself, so that the
-# others do not wait with it; the usual one takes a millisecond or two.
-_SURVEY_LIMIT_S = 2.0
-# So many times as long as the last one.
-_PATIENCE = 4.0
+# others do not wait with it; the usual one takes a millisecond or two. A whole one may take so many times as long as
+# the last: with millions of dead entries to visit it grows.
+_SURVEY_LIMIT_S, _PATIENCE = 2.0, 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +78,7 @@ class SurveyStatement:
             "asks_bell": [question.asks_bell for question in questions],
             "is_whole": is_whole,
         }
-        limit_s = max(_SURVEY_LIMIT_S, _PATIENCE * usual_s)
+        limit_s = max(_SURVEY_LIMIT_S, _PATIENCE * usual_s) if is_whole else _SURVEY_LIMIT_S
         rows = await self._pool.run(self._statement, params, name=None, limit_s=limit_s)
         found = {
             question.table.queue.name: Todo(

@@ -170,7 +170,7 @@ class Claimer:
 
     async def _ask(self, most: int) -> tuple[Claim, bool, float]:
         started_s, now_s = time.perf_counter(), anyio.current_time()
-        onward = self._trail.places() if self._goes_on() else []
+        onward = self._trail.places() if self._goes_on else []
         self._looks_at_all |= 0.0 < self._goes_on_until <= now_s
         is_quick = not onward and not self._looks_at_all and now_s >= self._quick_from
         try:
@@ -193,12 +193,13 @@ class Claimer:
         self._trail.add(claim.last, len(claim.jobs))
         return claim, is_quick or bool(onward), duration_s
 
+    @property
     def _goes_on(self) -> bool:
         return anyio.current_time() < self._goes_on_until
 
     @property
     def _sleeps_without(self) -> bool:
-        return self._took_too_long and self._goes_on()
+        return self._took_too_long and self._goes_on
 
     def _spare(self, search_s: float, *, is_quick: bool) -> None:
         """If a claim had to search for long, let the next ones do it in another way."""

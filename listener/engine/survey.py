@@ -94,6 +94,7 @@ class Survey:
     def begin(self, session_key: int) -> None:
         """Ask for this session from now on, and begin to count its polls."""
         self._session_key, self._latest = session_key, None
+        self._whole_from, self._usual_s = 0.0, 0.0
         self._began_at, self._phase = anyio.current_time(), random.uniform(0.0, _MOST_PHASE)
 
     def next_poll(self, after: float, every_s: float) -> float:

@@ -32,3 +32,21 @@ def test_nothing_was_claimed_yet() -> None:
     trail = Trail(again=100)
     trail.add([], 0)
     assert trail.places() == []
+
+
+def test_single_rows_are_not_each_marked_and_it_never_goes_on_too_far() -> None:
+    trail = Trail(again=1_000)
+    for row in range(3_000):
+        claimed(trail, row, 1)
+        [start] = trail.places()
+        assert row + 1 - 1_100 <= start.key + 1 <= max(row + 1 - 1_000, 1)
+
+
+def test_a_priority_for_each_row_is_forgotten_in_time() -> None:
+    """The latest are known; those of old are looked for from their first row on."""
+    trail = Trail(again=1_000)
+    for row in range(1_000):
+        claimed(trail, row, 1, priority=row)
+        claimed(trail, row, 1, priority=-1)
+    known = [place.priority for place in trail.places()]
+    assert known == [*range(901, 1_000), -1]
