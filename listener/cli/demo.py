@@ -5,12 +5,11 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
-from types import FrameType
 from typing import Annotated, Any
 
 import anyio
@@ -104,47 +103,34 @@ def _temporary_server() -> Iterator[Cluster]:
     Blocks the event loop, which has nothing else to do: a Ctrl-C would leave a thread behind that still makes the
     server while its folder is removed (seen).
     """
-    with _patient() as patience, ExitStack() as parts:
-        folder = parts.enter_context(tempfile.TemporaryDirectory(prefix="order-listener-", ignore_cleanup_errors=True))
-        _say(f"starting PostgreSQL in {folder} …")
-        cluster = Cluster(data_dir=Path(folder) / "data")
-        parts.callback(cluster.stop)
-        cluster.start()
-        migrate(cluster.url(), "public")
-        patience.end()
+    parts = ExitStack()
+    try:
+        with _uninterrupted() as presses:
+            folder = parts.enter_context(
+                tempfile.TemporaryDirectory(prefix="order-listener-", ignore_cleanup_errors=True)
+            )
+            _say(f"starting PostgreSQL in {folder} …")
+            cluster = Cluster(data_dir=Path(folder) / "data")
+            parts.callback(cluster.stop)
+            cluster.start()
+            migrate(cluster.url(), "public")
+        if presses:
+            signal.raise_signal(signal.SIGINT)
         yield cluster
-
-
-class _Patience:
-    """Of all presses of Ctrl-C one counts, and not before the start has ended."""
-
-    def __init__(self, former: Callable[[int, FrameType | None], object]) -> None:
-        self._formers = iter([former])  # taken in one step: a press may come between any two
-        self._is_starting, self._is_pressed = True, False
-
-    def pressed(self, number: int, frame: FrameType | None) -> None:
-        """Handle the signal."""
-        self._is_pressed = True
-        if not self._is_starting and (former := next(self._formers, None)):
-            former(number, frame)
-
-    def end(self) -> None:
-        """The start has ended: a press that came meanwhile counts now."""
-        self._is_starting = False
-        if self._is_pressed:
-            self.pressed(signal.SIGINT, None)
+    finally:
+        with _uninterrupted():
+            parts.close()
 
 
 @contextmanager
-def _patient() -> Iterator[_Patience]:
-    """From before the first thing is made until after the last is gone, or a press would fall into a gap."""
-    former = signal.getsignal(signal.SIGINT)
-    patience = _Patience(former if callable(former) else lambda _number, _frame: None)
-    signal.signal(signal.SIGINT, patience.pressed)
+def _uninterrupted() -> Iterator[list[int]]:
+    """Ctrl-C is only noted."""
+    presses: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: presses.append(number))
     try:
-        yield patience
+        yield presses
     finally:
-        signal.signal(signal.SIGINT, former)
+        signal.signal(signal.SIGINT, before)
 
 
 async def _with_services(cluster: Cluster, count: int, ends: bool) -> bool:

@@ -29,14 +29,25 @@ class Trail:
         self._again = again
         self._rows = 0
         self._marks: dict[int, deque[tuple[int, Place]]] = {}
+        self._olds: dict[int, Place] = {}
 
-    def add(self, last: Sequence[Place], rows: int) -> None:
-        """Note a claim of so many rows; last: where the last one of each priority stood."""
+    def __bool__(self) -> bool:
+        return bool(self._marks)
+
+    def add(self, last: Sequence[Place], rows: int, *, is_full: bool) -> None:
+        """Note a claim of so many rows; last: where the last one of each priority stood, in order. is_full: it may have
+        left some."""
         self._rows += rows
+        if not is_full:
+            self._olds.clear()
         for place in last:
             marks = self._marks.pop(place.priority, None) or deque()
             self._marks[place.priority] = marks  # the last one
-            if not marks or self._rows - marks[-1][0] >= self._again // _MARKS:
+            self._olds.pop(place.priority, None)
+            if marks and place.scheduled_at_s < marks[-1][1].scheduled_at_s:
+                if is_full and place is last[-1]:
+                    self._olds[place.priority] = place
+            elif not marks or self._rows - marks[-1][0] >= self._again // _MARKS:
                 marks.append((self._rows, place))
             while len(marks) > 1 and marks[1][0] <= self._rows - self._again:
                 marks.popleft()
@@ -44,5 +55,6 @@ class Trail:
                 del self._marks[next(iter(self._marks))]
 
     def places(self) -> list[Place]:
-        """Return from where to go on in each priority that was claimed from."""
-        return [marks[0][1] for marks in self._marks.values()]
+        """Return from where to go on in each priority that was claimed from: where a claim ended that was full of rows
+        from before all these, or so many rows back."""
+        return [self._olds.get(priority, marks[0][1]) for priority, marks in self._marks.items()]

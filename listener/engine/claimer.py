@@ -107,7 +107,7 @@ class Claimer:
         """Tell whether the look at the rows that the last claim did not look at can wait for the alarm that is set
         here. Who is about to go to sleep must have seen them, and who was woken and found none looks for why; but not
         while that look takes so long that it would be all we do."""
-        left_s = self._goes_on_until - anyio.current_time()
+        left_s = self._goes_on_for_s
         if self._sleeps_without or (is_asleep and (claimed.jobs or left_s > 0)):
             self._wake.ring_in(max(left_s, _WHOLE_PAUSE_S))
             self.has_postponed = True
@@ -170,7 +170,7 @@ class Claimer:
 
     async def _ask(self, most: int) -> tuple[Claim, bool, float]:
         started_s, now_s = time.perf_counter(), anyio.current_time()
-        onward = self._trail.places() if self._goes_on else []
+        onward = self._trail.places() if self._goes_on_for_s > 0 else []
         self._looks_at_all |= 0.0 < self._goes_on_until <= now_s
         is_quick = not onward and not self._looks_at_all and now_s >= self._quick_from
         try:
@@ -190,16 +190,16 @@ class Claimer:
         search_s = duration_s if claim.search_s is None else claim.search_s
         if not onward:
             self._spare(search_s - len(claim.jobs) * _ROW_S, is_quick=is_quick)
-        self._trail.add(claim.last, len(claim.jobs))
+        self._trail.add(claim.last, len(claim.jobs), is_full=len(claim.jobs) == most)
         return claim, is_quick or bool(onward), duration_s
 
     @property
-    def _goes_on(self) -> bool:
-        return anyio.current_time() < self._goes_on_until
+    def _goes_on_for_s(self) -> float:
+        return self._goes_on_until - anyio.current_time() if self._trail else 0.0
 
     @property
     def _sleeps_without(self) -> bool:
-        return self._took_too_long and self._goes_on
+        return self._took_too_long and self._goes_on_for_s > 0
 
     def _spare(self, search_s: float, *, is_quick: bool) -> None:
         """If a claim had to search for long, let the next ones do it in another way."""

@@ -3,7 +3,8 @@ and no waiting when there is nothing to coalesce with."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -50,14 +51,14 @@ class Completer:
         self._on_delayed = on_delayed
         self._on_room = on_room
         self._parcels: list[_Parcel] = []
-        self._waiting = 0
+        self._waiting = self._under_way = 0
         self._arrived = anyio.Event()
         self._emptied = anyio.Event()
 
     @property
     def is_behind(self) -> bool:
         """More waits than the next statement takes: claiming more would only make it wait longer."""
-        return self._waiting >= MOST_ROWS
+        return self._waiting - self._under_way >= MOST_ROWS
 
     def put(self, settlements: Sequence[Settlement], written: Callable[[], None]) -> None:
         """Hand over outcomes; `written` is told when they are written, or known to have lost their claim."""
@@ -79,32 +80,41 @@ class Completer:
         while True:
             self._arrived = anyio.Event()
             while self._parcels:
-                parcels = self._take()
-                await self._write_surely([s for parcel in parcels for s in parcel.settlements])
+                parcels = self._parcels[: self._count()]
+                settlements = [s for parcel in parcels for s in parcel.settlements]
+                with self._writing(len(settlements)):
+                    await self._write_surely(settlements)
                 self._forget(parcels)
                 if len(parcels) > 1 and self._waiting < MOST_ROWS // 10:
                     await anyio.sleep(_GATHER_S)
             self._emptied.set()
             await self._arrived.wait()
 
+    @contextmanager
+    def _writing(self, rows: int) -> Iterator[None]:
+        """What is being written does not wait: claims go on meanwhile."""
+        was_behind, self._under_way = self.is_behind, rows
+        if was_behind and not self.is_behind:
+            self._on_room()
+        try:
+            yield
+        finally:
+            self._under_way = 0
+
     def _forget(self, parcels: Sequence[_Parcel]) -> None:
         del self._parcels[: len(parcels)]
         for parcel in parcels:
+            self._waiting -= len(parcel.settlements)
             parcel.written()
 
-    def _take(self) -> list[_Parcel]:
-        """Return the first ones, which wait no longer; they stay where they are until they are written."""
+    def _count(self) -> int:
         count, rows = 0, 0
         for parcel in self._parcels:
-            if count and rows + len(parcel.settlements) > MOST_ROWS:
+            rows += len(parcel.settlements)
+            if count and rows > MOST_ROWS:
                 break
             count += 1
-            rows += len(parcel.settlements)
-        was_behind = self.is_behind
-        self._waiting -= rows
-        if was_behind and not self.is_behind:
-            self._on_room()
-        return self._parcels[:count]
+        return count
 
     async def _write_surely(self, settlements: list[Settlement]) -> None:
         """Write, trying again while the database is away; a value that it refuses costs only its own job."""

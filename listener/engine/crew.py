@@ -40,10 +40,10 @@ class Crew:
         if crew._failure is not None:
             raise crew._failure
 
-    def scope(self) -> anyio.CancelScope:
-        """A scope for one call. Of the backend's own class: anyio.CancelScope() asks each time which backend runs, a
-        third of what a scope costs."""
-        return type(self._whole)()
+    def scope(self, deadline_s: float) -> anyio.CancelScope:
+        """A scope for one call, by the event loop's clock. Of the backend's own class: anyio.CancelScope() asks each
+        time which backend runs, a third of what a scope costs."""
+        return type(self._whole)(deadline=deadline_s)
 
     def start(self, call: Coroutine[Any, Any, None], scope: anyio.CancelScope) -> None:
         """Begin a call, which awaits nothing outside `scope`."""
@@ -72,41 +72,3 @@ class Crew:
         while self._calls:
             self._ended = anyio.Event()
             await self._ended.wait()
-
-
-class Deadlines:
-    """When calls have to end, by the event loop's clock. One timer for all of them: one for each call, nearly all of
-    them for nothing, is 4 µs a call (measured)."""
-
-    def __init__(self) -> None:
-        self._due: dict[anyio.CancelScope, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, scope: anyio.CancelScope, at_s: float) -> None:
-        """Cancel the scope then, unless it was taken out."""
-        self._due[scope] = at_s
-        if self._timer is None or at_s < self._timer.when():
-            self._ring_at(at_s)
-
-    def take(self, scope: anyio.CancelScope) -> float:
-        """Take a scope out; returns its deadline."""
-        return self._due.pop(scope)
-
-    def prolong(self, by_s: float) -> None:
-        """Move all of them."""
-        self._due = {scope: at_s + by_s for scope, at_s in self._due.items()}
-        if self._due:
-            self._ring_at(min(self._due.values()))
-
-    def _ring_at(self, at_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(at_s, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        now = asyncio.get_running_loop().time()
-        for scope in [scope for scope, at_s in self._due.items() if at_s <= now]:
-            scope.cancel("the deadline has passed")
-        if later := [at_s for at_s in self._due.values() if at_s > now]:
-            self._ring_at(min(later))

@@ -218,18 +218,23 @@ class Dispatcher:
     async def _rush(self, bell: Bell) -> None:
         """Have several claims under way for as long as they come back full. How the look ends is not theirs to tell."""
         troubles: list[DatabaseError] = []
+        is_over = False
 
         async def claims() -> None:
-            try:
-                while self._has_plenty:
-                    self._has_plenty = await self._step(bell, _BY_SLOT) is None and self._has_plenty
-            except DatabaseError as error:  # the other claims end by themselves: cut, they would leave their rows lying
-                self._has_plenty = False
-                troubles.append(error)
+            nonlocal is_over
+            while not is_over:
+                try:
+                    found = await self._step(bell, _BY_SLOT)
+                except DatabaseError as error:  # the other claims end by themselves: cut, they would leave rows lying
+                    troubles.append(error)
+                    is_over = True
+                else:
+                    is_over = is_over or found is not None or not self._has_plenty
 
         async with anyio.create_task_group() as group:
             for _ in range(_AT_ONCE):
                 group.start_soon(claims)
+        self._has_plenty = False
         if troubles:
             raise troubles[0]
 

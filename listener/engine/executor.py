@@ -14,7 +14,7 @@ from listener.core.outcome import Done, Fail, Outcome, Release, Retry, Snooze
 from listener.core.queue import Limits
 from listener.core.retry import Backoff
 from listener.engine.completer import Completer
-from listener.engine.crew import Crew, Deadlines
+from listener.engine.crew import Crew
 from listener.engine.slots import Slots
 
 Handler: TypeAlias = Callable[[Sequence[Job]], Awaitable[Sequence[Outcome]]]
@@ -49,16 +49,16 @@ class Executor:
         self._is_gated = is_gated
         self._is_releasing = is_releasing
         self._backoff = backoff
-        self._deadlines = Deadlines()
+        self._deadlines: set[anyio.CancelScope] = set()
 
     def start(
         self, crew: Crew, jobs: Sequence[Job], limits: Limits, deadline_s: float, let_go: Callable[[], None]
     ) -> None:
         """Begin one call in one slot, which the caller has taken. deadline_s: by the event loop's clock; `prolong`
         moves it from here on. let_go: told when the rows are settled."""
-        scope = crew.scope()
-        self._deadlines.add(scope, deadline_s)
-        crew.start(self._run(crew, jobs, limits, scope, let_go), scope)
+        deadline = crew.scope(deadline_s)
+        self._deadlines.add(deadline)
+        crew.start(self._run(crew, jobs, limits, deadline, let_go), deadline)
 
     @property
     def is_behind(self) -> bool:
@@ -68,14 +68,15 @@ class Executor:
     def prolong(self, by_s: float) -> None:
         """Move the deadline of the calls under way: the operation timeout has changed by so many seconds. The rescue
         goes by the new one at once, and must not take rows from a call that may still run."""
-        self._deadlines.prolong(by_s)
+        for deadline in self._deadlines:
+            deadline.deadline += by_s
 
     async def _run(
         self,
         crew: Crew,
         jobs: Sequence[Job],
         limits: Limits,
-        scope: anyio.CancelScope,
+        deadline: anyio.CancelScope,
         let_go: Callable[[], None],
     ) -> None:
         """The slot is free when the handler has ended: writing its outcomes is the completer's work. One deadline for
@@ -85,16 +86,16 @@ class Executor:
         self._publish(OperationStarted(queue=self._queue, operation=operation, active=self._slots.active, jobs=jobs))
         outcomes: list[Outcome | None] = [None] * len(jobs)
         error: str | None = None
-        with scope:
+        with deadline:
             error = await self._attempt(jobs, 0, outcomes)
-        deadline_s = self._deadlines.take(scope)
+        self._deadlines.discard(deadline)
         duration_s = time.perf_counter() - started_s
-        if not scope.cancelled_caught:
+        if not deadline.cancelled_caught:
             result = "failed" if error else "completed"
             if all(isinstance(outcome, Release) for outcome in outcomes):
                 result = "released"
         elif not crew.is_cancelled:
-            allowed_s = deadline_s - (anyio.current_time() - duration_s)
+            allowed_s = deadline.deadline - (anyio.current_time() - duration_s)
             error = f"The handler did not end within {round(max(allowed_s, 0.0), 1):g} s (operation_timeout)."
             result = "timeout"
             outcomes = [outcome or Retry(error) for outcome in outcomes]

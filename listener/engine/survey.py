@@ -35,7 +35,7 @@ _EARLY_S = 0.005
 # A whole survey visits every row that was claimed since VACUUM could last clean up (measured: 1 µs each, seconds after
 # an hour's pg_dump). After one that took longer than this, polls ask nothing of the rows for so many times as long:
 # each queue looks for itself, and rows of the dead wait.
-_LONG_S, _SHARE = 0.1, 20
+_LONG_S, _SHARE, _LONGEST_S = 0.1, 20, 60.0
 # Replicas that were started together do not march in step: each one's polls lie earlier by a part of the interval.
 _MOST_PHASE = 0.1
 
@@ -157,7 +157,8 @@ class Survey:
         finally:
             if is_whole:
                 self._usual_s = anyio.current_time() - began_at
-                self._whole_from = began_at + (_SHARE * self._usual_s if self._usual_s > _LONG_S else 0.0)
+                if self._usual_s > _LONG_S:
+                    self._whole_from = began_at + min(_SHARE * self._usual_s, _LONGEST_S)
         for queue in self._queues:
             if surveyed.queues[queue.asker.table.queue.name].has_strays:
                 queue.asker.suspect_strays()

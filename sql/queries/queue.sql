@@ -41,11 +41,11 @@ WITH RECURSIVE {priorities}, due AS MATERIALIZED (
 ), next AS (
     SELECT min(nullif(later.scheduled_at, 'infinity')) AS at
     FROM priorities CROSS JOIN LATERAL (
-        SELECT q.priority, q.scheduled_at FROM {table} AS q
-        WHERE q.status = {ready} AND (q.status, q.priority, q.scheduled_at) > ({ready}, priorities.priority, now())
+        SELECT q.scheduled_at FROM {table} AS q
+        WHERE q.status = {ready} AND q.status = ANY (ARRAY[CASE WHEN priorities.priority IS NOT NULL THEN {ready}::text END])
+          AND q.priority = priorities.priority AND q.scheduled_at > now()
         ORDER BY q.status, q.priority, q.scheduled_at LIMIT 1
     ) AS later
-    WHERE later.priority = priorities.priority
 ), passed AS (
     SELECT CASE WHEN (SELECT count(*) FROM due) < %(limit)s THEN EXISTS (
         SELECT FROM priorities CROSS JOIN LATERAL (

@@ -7,8 +7,8 @@ def place(key: int, priority: int = 100) -> Place:
     return Place(priority, float(key), key)
 
 
-def claimed(trail: Trail, first: int, rows: int, priority: int = 100) -> None:
-    trail.add([place(first + rows - 1, priority)], rows)
+def claimed(trail: Trail, first: int, rows: int, priority: int = 100, *, is_full: bool = True) -> None:
+    trail.add([place(first + rows - 1, priority)], rows, is_full=is_full)
 
 
 def test_it_goes_through_so_many_rows_again() -> None:
@@ -30,8 +30,9 @@ def test_each_priority_has_a_place_of_its_own() -> None:
 
 def test_nothing_was_claimed_yet() -> None:
     trail = Trail(again=100)
-    trail.add([], 0)
+    trail.add([], 0, is_full=False)
     assert trail.places() == []
+    assert not trail
 
 
 def test_single_rows_are_not_each_marked_and_it_never_goes_on_too_far() -> None:
@@ -50,3 +51,22 @@ def test_a_priority_for_each_row_is_forgotten_in_time() -> None:
         claimed(trail, row, 1, priority=-1)
     known = [place.priority for place in trail.places()]
     assert known == [*range(901, 1_000), -1]
+
+
+def test_old_rows_are_gone_through_to_their_end_and_do_not_move_the_places_of_the_others() -> None:
+    trail = Trail(again=1_000)
+    claimed(trail, 0, 500, priority=7)
+    for first in range(10_000, 20_000, 500):
+        claimed(trail, first, 500)
+    usual = trail.places()
+    claimed(trail, 0, 5)
+    assert trail.places() == [usual[0], place(4)], "where the look ended, not where the others go on"
+    claimed(trail, 5, 5)
+    assert trail.places() == [usual[0], place(9)]
+    claimed(trail, 10, 2, is_full=False)
+    assert trail.places() == usual
+    claimed(trail, 0, 5)
+    claimed(trail, 20_000, 500)
+    assert trail.places() == [usual[0], place(19_499)], "the old ones are behind"
+    trail.add([place(5, 7), place(20_999)], 500, is_full=True)
+    assert trail.places()[0] == usual[0], "priority 7 has no more of them: the claim went on to the next"

@@ -65,6 +65,30 @@ async def test_while_outcomes_keep_coming_in_they_are_gathered(
         assert [event.outcomes for event in one.of(Settled)] == [{"complete": 2}, {"complete": 2}]
 
 
+async def test_what_is_being_written_does_not_wait_and_waits_again_when_that_is_cut(database: Database) -> None:
+    """With each lost session more would be let in."""
+    insert(database, 1_500)
+    async with bench(database, Work()) as one:
+        async with one.running(dispatches=False):
+            jobs = await one.claim(1_500)
+        person = database.connect()
+        with person.transaction():
+            person.execute("SELECT FROM orders_inbox WHERE id = %s FOR UPDATE", [jobs[0].id])
+            for start in (0, 750):
+                part = [Settlement(job=job, kind=Settle.COMPLETE) for job in jobs[start : start + 750]]
+                one.completer.put(part, lambda: None)
+            for _ in range(3):
+                assert one.completer.is_behind
+                async with anyio.create_task_group() as group:
+                    group.start_soon(one.completer.run)
+                    await until_async(lambda: waits_for_a_lock(database), what="the write")
+                    assert not one.completer.is_behind
+                    group.cancel_scope.cancel("the session is lost")
+                    database.execute(
+                        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    )
+
+
 async def test_large_parcels_are_not_torn_and_not_piled_up(database: Database) -> None:
     """About a thousand rows a statement; one parcel stays together."""
     insert(database, 1_900)

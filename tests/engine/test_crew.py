@@ -4,7 +4,7 @@ import anyio
 import pytest
 from waiting import until_async
 
-from listener.engine.crew import Crew, Deadlines
+from listener.engine.crew import Crew
 
 pytestmark = pytest.mark.anyio
 
@@ -107,37 +107,3 @@ async def test_an_error_of_our_own_ends_the_crew_and_is_raised() -> None:
     with anyio.fail_after(30), pytest.raises(RuntimeError, match="a fault"):
         await body()
     assert calls[0].result == "cancelled"
-
-
-async def ended(scope: anyio.CancelScope) -> None:
-    with anyio.fail_after(10), scope:
-        await anyio.sleep_forever()
-
-
-async def test_each_call_has_its_own_deadline_also_when_they_come_in_no_order() -> None:
-    deadlines, now = Deadlines(), anyio.current_time()
-    late, soon, taken = anyio.CancelScope(), anyio.CancelScope(), anyio.CancelScope()
-    deadlines.add(late, now + 0.02)
-    deadlines.add(soon, now + 0.01)
-    deadlines.add(taken, now + 0.005)
-    assert deadlines.take(taken) == now + 0.005
-    await ended(soon)
-    assert not late.cancel_called
-    assert anyio.current_time() >= deadlines.take(soon)
-    await ended(late)
-    assert anyio.current_time() >= deadlines.take(late)
-    assert not taken.cancel_called
-
-
-async def test_prolonged_deadlines_move_both_ways() -> None:
-    deadlines, now = Deadlines(), anyio.current_time()
-    first, second = anyio.CancelScope(), anyio.CancelScope()
-    deadlines.add(first, now + 3_600)
-    deadlines.add(second, now + 3_600.01)
-    deadlines.prolong(-3_600)
-    await ended(first)
-    deadlines.take(first)
-    deadlines.prolong(0.01)
-    await ended(second)
-    assert anyio.current_time() >= deadlines.take(second) == pytest.approx(now + 0.02)
-    deadlines.prolong(1)

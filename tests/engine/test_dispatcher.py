@@ -605,15 +605,17 @@ async def test_while_claims_bring_plenty_two_are_under_way(database: Database, r
 
 @pytest.mark.parametrize("refused", [2, 3, 4])
 async def test_one_of_two_claims_that_fails_costs_nothing(database: Database, refused: int) -> None:
-    """What it had claimed is given back, what the other one brings is done; the look fails once."""
-    keys = insert(database, 2_000)
+    """What it had claimed is given back, what the other one brings is done; the look fails once, and at once."""
+    keys = insert(database, 4_000)
     work = opened()
     async with open_pool(database, max_size=4) as pool:
         table = Watched(pool, UPLOAD)
         table.refused = refused
         one = Bench(pool, work, table=table, limits=Limits(batch_size=100, concurrency=4))
         async with one.running():
-            await all_done(database, 2_000)
+            await until_async(lambda: one.of(Trouble), what="the trouble")
+            assert table.count <= refused + 1, "claims after the one that failed, before it was told"
+            await all_done(database, 4_000)
     assert sorted(work.seen) == keys, "each once"
     troubles = [event.error for event in one.of(Trouble)]
     assert troubles == ["the reply was lost", "gave back 100 rows whose claim or settle was cut"]
@@ -671,6 +673,35 @@ async def test_who_is_woken_for_an_old_row_looks_at_all_rows_however_long_it_tak
         insert(database, due="'-infinity'")
         one.wake.ring(reason)
         await quiet(work, 2)
+
+
+async def test_old_rows_of_which_a_look_finds_some_are_all_done_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a handful with each look at all rows, of which the next one comes in an hour."""
+    take_long(monkeypatch, 3600.0)
+    work = opened()
+    async with bench(database, work, limits=Limits(concurrency=5)) as one, one.running():
+        insert(database, 20)
+        one.wake.ring("notify")
+        await quiet(work, 20)
+        insert(database, 60, due="now() - interval '1 hour'")
+        one.wake.ring("call")
+        await quiet(work, 80)
+
+
+async def test_where_nothing_was_claimed_yet_there_is_no_place_to_go_on_from(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quick claims alone would find nothing in a partition, for as long as the looks take too long."""
+    take_long(monkeypatch, 3600.0)
+    database.execute("CREATE TABLE heir () INHERITS (orders_inbox)")
+    work = opened()
+    async with bench(database, work) as one, one.running():
+        await until_async(lambda: one.of(Checked), what="the first look")
+        database.execute("INSERT INTO heir (id, order_number) VALUES (9, 'x')")
+        one.wake.ring("notify")
+        await quiet(work, 1)
 
 
 @pytest.mark.usefixtures("_long_claims")

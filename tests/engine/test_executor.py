@@ -131,6 +131,20 @@ async def test_the_last_attempt_fails_for_good(database: Database) -> None:
     assert (row["status"], row["attempts"], row["last_error"]) == ("Failed", 3, "down (gave up after 3 attempts)")
 
 
+async def test_a_handler_can_read_how_long_it_has(database: Database) -> None:
+    """A sync that has more pages than time ends in order, and a client waits for no longer than it may."""
+    left_s: list[float] = []
+
+    def note(jobs: Sequence[Job]) -> Sequence[Outcome]:
+        left_s.append(anyio.current_effective_deadline() - anyio.current_time())
+        return [Done() for _ in jobs]
+
+    insert(database, 1)
+    async with bench(database, answer(note)) as one, one.running(dispatches=False):
+        await run(one, 1, Limits(timeout_s=70))
+    assert 0 < left_s[0] <= 70
+
+
 @pytest.mark.parametrize("splits", [False, True])
 async def test_one_deadline_for_the_whole_operation(database: Database, splits: bool) -> None:
     """Its splits included: what was answered in time stays answered, the rest is tried again."""

@@ -31,7 +31,7 @@ UNPREPARED = {
     **dict.fromkeys(
         ("create_schema", "script_head", "create_books", "drop_index"), "a command, run by `listener migrate`"
     ),
-    **dict.fromkeys(("all_priorities", "known_priorities", "onward"), "a part of claim"),
+    **dict.fromkeys(("all_priorities", "known_priorities"), "a part of claim"),
     **dict.fromkeys(("is_stranded", "nth_stale_s", "has_bell"), "a part of survey, prepared with it"),
     "survey_all": "made of the surveys of all queues, which tests/engine runs",
     "number_again": "a cure, for a person to run",

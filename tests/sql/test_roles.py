@@ -37,7 +37,7 @@ OTHERS = {
     "scratch": set(),
 }
 #: Parts of statements, and commands that cannot be planned.
-PARTS = {"all_priorities", "known_priorities", "onward", "unblocked", "same_key", "result_column", "undo_update",
+PARTS = {"all_priorities", "known_priorities", "unblocked", "same_key", "result_column", "undo_update",
          "undo_insert", "copy_orders", "clear_orders", "prepare_merge", "statuses", "number_again", "is_stranded",
          "nth_stale_s", "has_bell", "survey_all"}  # fmt: skip
 #: What a plan does not show: sequences, what functions and triggers do, and the commands' own words. Rolled back.
