@@ -376,6 +376,31 @@ async def test_a_claim_that_goes_on_reads_nothing_of_what_was_claimed(database: 
     assert 450 < pages["whole"] - pages["going on"] < 2 * 450, pages  # each visit of the 19,900 is 530 pages
 
 
+@pytest.mark.anyio
+async def test_a_claim_that_goes_on_reads_nothing_of_another_priority(database: Database) -> None:
+    """Nor to find when its own next row is due."""
+    for priority in (100, 200, 300):
+        insert(database, 8_000, priority=priority)
+    holder = database.connect()
+    holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+    async with open_pool(database) as pool:
+        last = (await QueueTable(pool, UPLOAD).claim(limit=24_000, session_key=SESSION)).last
+    insert(database, 2)
+    fields = _fields(UPLOAD, "bigint")
+    going_on = template("queue", "claim", fields | {"priorities": template("queue", "known_priorities", fields)})
+    params = {
+        "limit": 10,
+        "session_key": SESSION,
+        "priorities": [place.priority for place in last],
+        "scheduled_at_s": [place.scheduled_at_s for place in last],
+        "keys": [place.key for place in last],
+    }
+    assert params["priorities"] == [100, 200, 300]
+    plan = engine_connection(database).execute(sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ") + going_on, params)
+    [row] = plan.fetchall()
+    assert row["QUERY PLAN"][0]["Plan"]["Shared Hit Blocks"] < 200, "each visit of the 8,000 is 210 pages"
+
+
 # What the statements read. One table of a million finished rows for all of these; each statement is rolled back.
 
 
