@@ -85,7 +85,8 @@ async def test_what_is_being_written_does_not_wait_and_waits_again_when_that_is_
                     assert not one.completer.is_behind
                     group.cancel_scope.cancel("the session is lost")
                     database.execute(
-                        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+                        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
                     )
 
 

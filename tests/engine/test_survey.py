@@ -200,22 +200,29 @@ async def test_polls_of_one_moment_are_one_statement(database: Database) -> None
         assert len(asked) == 2, "an answer is not for the next poll"
 
 
-async def test_trouble_is_met_once_by_all_who_ask_in_its_moment(database: Database) -> None:
-    asked = 0
+@asynccontextmanager
+async def refused(database: Database) -> AsyncIterator[tuple[Survey, list[tuple[bool, float]]]]:
+    """A survey whose questions all fail, and how they were asked: whole or not, and what the last whole one took."""
+    asked: list[tuple[bool, float]] = []
 
-    async def fail(_session_key: int, _questions: Sequence[Question], **_how: Any) -> Surveyed:
-        nonlocal asked
-        asked += 1
+    async def fail(_session_key: int, _questions: Sequence[Question], *, is_whole: bool, usual_s: float) -> Surveyed:
+        asked.append((is_whole, usual_s))
+        await anyio.lowlevel.checkpoint()
         raise DatabaseError("away")
 
     async with open_pool(database) as pool:
         survey = Survey(fail)
         survey.add(Bench(pool, Work()).dispatcher, lambda: 300.0)
         survey.begin(SESSION)
+        yield survey, asked
+
+
+async def test_trouble_is_met_once_by_all_who_ask_in_its_moment(database: Database) -> None:
+    async with refused(database) as (survey, asked):
         for _ in range(3):
             with pytest.raises(DatabaseError):
                 await survey.ask("upload", every_s=15.0)
-    assert asked == 1
+    assert len(asked) == 1
 
 
 async def test_after_a_long_survey_the_polls_look_for_themselves_for_a_while(
@@ -240,27 +247,19 @@ async def test_after_a_long_survey_the_polls_look_for_themselves_for_a_while(
     assert work.seen == [key]
 
 
-async def test_a_survey_that_is_cut_is_not_asked_whole_again_at_once(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("longest_s", "is_whole_again"), [(3600.0, False), (0.0, True)])
+async def test_a_survey_that_is_cut_is_not_asked_whole_again_at_once_but_in_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch, longest_s: float, is_whole_again: bool
 ) -> None:
     """One that found too much to visit within its time would find it again, with each poll."""
-    monkeypatch.setattr(survey_module, "_LONG_S", 0.0)
-    asked: list[tuple[bool, float]] = []
-
-    async def cut(_session_key: int, _questions: Sequence[Question], *, is_whole: bool, usual_s: float) -> Surveyed:
-        asked.append((is_whole, usual_s))
-        await anyio.lowlevel.checkpoint()
-        raise DatabaseError("took too long")
-
-    async with open_pool(database) as pool:
-        survey = Survey(cut)
-        survey.add(Bench(pool, Work()).dispatcher, lambda: 300.0)
-        survey.begin(SESSION)
+    for name, value in {"_LONG_S": 0.0, "_SHARE": 1e9, "_LONGEST_S": longest_s}.items():
+        monkeypatch.setattr(survey_module, name, value)
+    async with refused(database) as (survey, asked):
         for _ in range(2):
             with pytest.raises(DatabaseError):
                 await survey.ask("upload", every_s=0.0)
     [(is_first_whole, at_first), (is_next_whole, then)] = asked
-    assert (is_first_whole, is_next_whole) == (True, False)
+    assert (is_first_whole, is_next_whole) == (True, is_whole_again)
     assert at_first == 0.0 < then, "nor is it given the time of any survey"
 
 
