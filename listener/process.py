@@ -16,10 +16,11 @@ from starlette.routing import Route
 from listener.config.environment import Environment
 from listener.config.live import LiveConfig
 from listener.core.errors import ListenerError
-from listener.core.events import Bus, Checked, ConfigLoaded, Event, OperationEnded, OperationStarted, QueueMode
+from listener.core.events import Bus, Checked, ConfigLoaded, Event, OperationEnded, OperationStarted, QueueMode, Trouble
 from listener.core.queue import Limits
 from listener.db.applied import verify_async, verify_granted
 from listener.db.configuration import read_configuration
+from listener.db.line import Line
 from listener.db.polling_metrics import PollingLog
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
@@ -103,11 +104,11 @@ class Process:
             min_size=env.pool_min,
             max_size=env.pool_max,
         )
+        self._line = Line(self.pool, on_trouble=lambda error: self.bus.publish(Trouble(where="line", error=str(error))))
         self.configuration = Configuration(lambda: read_configuration(self.pool), self.bus.publish)
         self.configuration.on_change(self._announce)
         self.slots = Slots(lambda: most(self.live), place=lambda queue: self.live.priority(queue))  # noqa: PLW0108
-        self._rescuer = Rescuer(self.bus.publish)
-        self._survey = Survey(SurveyStatement(self.pool).read)
+        self._rescuer, self._survey = Rescuer(self.bus.publish), Survey(SurveyStatement(self.pool).read)
 
     @property
     def live(self) -> LiveConfig:
@@ -194,6 +195,7 @@ class Process:
             hears=lambda: self.live.notifications_enabled(name),
             spares_writers=lambda: self.live.doorbell_enabled,
         )
+        table.line = self._line
         self.tables.append(table)
         self._dispatchers.append(dispatcher)
         self._rescuer.add(table, lambda: limits(self.live).timeout_s)
@@ -225,7 +227,7 @@ class Process:
             is_ending=lambda: self.supervisor.state == "stopping",
         )
         self.bus.subscribe(polling.on_event, Checked)
-        self.chores.append(polling.run)
+        self.chores += [polling.run, self._line.run]
 
         def look() -> None:
             for dispatcher in self._dispatchers:

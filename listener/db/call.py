@@ -106,11 +106,16 @@ def translated(limit_s: float, url: str | None = None) -> Iterator[None]:
     except psycopg_pool.PoolTimeout as error:
         raise Unreachable(f"no database connection became free: {error}") from error
     except psycopg.Error as error:
-        if is_transient(error):
-            raise Unreachable(explain(error, url)) from error
-        if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            raise Ungranted(explain(error, url)) from error
-        raise DatabaseError(explain(error, url)) from error
+        raise ours(error, url) from error
+
+
+def ours(error: psycopg.Error, url: str | None) -> DatabaseError:
+    """Return our error for the driver's; url: as in `explain`."""
+    if is_transient(error):
+        return Unreachable(explain(error, url))
+    return (Ungranted if isinstance(error, psycopg.errors.InsufficientPrivilege) else DatabaseError)(
+        explain(error, url)
+    )
 
 
 def is_transient(error: psycopg.Error) -> bool:

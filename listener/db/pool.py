@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
+import anyio
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import AsyncRowFactory, DictRow, TupleRow, dict_row, tuple_row
@@ -109,7 +110,7 @@ class Pool:
         self._schema = schema
         self._is_pooled = is_pooled
         self._url = url
-        self._limit_s = statement_timeout_s
+        self.limit_s = statement_timeout_s
         self._settings = {
             "statement_timeout_ms": str(int(statement_timeout_s * 1000)),
             "search_path": search_path(schema),
@@ -196,7 +197,7 @@ class Pool:
                     await conn.execute(query("session", "name_connection"), {"application_name": wanted})
                 return await _fetch(conn, statement, params, rows)
 
-        return await shielded(borrow, limit_s=self._whole_limit_s if limit_s is None else limit_s, url=self._url)
+        return await shielded(borrow, limit_s=self.whole_limit_s if limit_s is None else limit_s, url=self._url)
 
     async def transaction(self, work: Callable[[Connection], Awaitable[T]], *, name: str) -> T:
         """Run `work`, a few statements, as one transaction. Raises Unreachable, DatabaseError."""
@@ -216,7 +217,7 @@ class Pool:
             async with self._borrow() as conn, conn:
                 return await work(conn)
 
-        return await shielded(borrow, limit_s=self._whole_limit_s, url=self._url)
+        return await shielded(borrow, limit_s=self.whole_limit_s, url=self._url)
 
     async def refresh(self) -> None:
         """Replace all connections: what ended the former session may have made them half-open.
@@ -224,16 +225,31 @@ class Pool:
         Not `check()`: it asks one connection after the other, and forgets all of them when the first one's answer
         does not come in time, for ever short of them.
         """
-        await shielded(self._pool.drain, limit_s=self._whole_limit_s, url=self._url)
+        await shielded(self._pool.drain, limit_s=self.whole_limit_s, url=self._url)
 
     def stats(self) -> dict[str, int]:
         """Return size, available, waiting, limits and counters of errors, as psycopg_pool names them."""
         return dict(self._pool.get_stats())
 
     @property
-    def _whole_limit_s(self) -> float:
+    def whole_limit_s(self) -> float:
         """Bounds what bounds itself already: the wait for a connection and the statement."""
-        return 2 * self._limit_s + 5.0
+        return 2 * self.limit_s + 5.0
+
+    @property
+    def spares_one(self) -> bool:
+        """One connection can be kept: settings and prepared statements hold on it, and others are left."""
+        return not self._is_pooled and self._pool.max_size > 2
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[Connection]:
+        """Keep one connection for the block. Raises Unreachable, DatabaseError."""
+        conn = await shielded(self._pool.getconn, limit_s=self.whole_limit_s, url=self._url)
+        try:
+            yield conn
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._pool.putconn(conn)
 
     @asynccontextmanager
     async def _borrow(self) -> AsyncIterator[Connection]:
@@ -244,7 +260,7 @@ class Pool:
             raise
         try:
             # one second more than the server gives a statement
-            with cut_after(conn, self._limit_s + 1.0):
+            with cut_after(conn, self.limit_s + 1.0):
                 yield conn
         except psycopg.Error as error:
             if error.sqlstate in STALE_PLAN_STATES:
@@ -259,7 +275,7 @@ class Pool:
         await conn.close()
 
     async def _configure(self, conn: Connection) -> None:
-        with cut_after(conn, self._limit_s):  # a worker of the pool that waited for ever would be lost to it
+        with cut_after(conn, self.limit_s):  # a worker of the pool that waited for ever would be lost to it
             await make_settings(conn, query("session", "engine_settings"), self._settings)
 
     async def _run_pooled(

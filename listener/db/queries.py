@@ -1,7 +1,7 @@
 """Named queries: the `-- name:` blocks of `sql/queries/*.sql`, the only SQL this program runs besides migrations."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TypeAlias
 
@@ -12,6 +12,7 @@ from listener.db.files import sql_dir
 #: Bytes for what is run often: composing costs psycopg 0.1 ms each time (measured).
 Statement: TypeAlias = sql.SQL | sql.Composed | bytes
 
+_PARAMETER = re.compile(rb"%(?:%|\((\w+)\)s)")
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
@@ -35,6 +36,12 @@ def query(file: str, name: str) -> sql.SQL:
 def template(file: str, name: str, fields: Mapping[str, sql.Composable]) -> sql.Composed:
     """Return a query with its `{fields}` replaced by quoted identifiers and literals."""
     return sql.SQL(load(file)[name]).format(**fields)
+
+
+def numbered(statement: bytes, names: Sequence[str]) -> bytes:
+    """Write the parameters of a statement as the protocol has them: $1 for the first name, $2 for the second …"""
+    numbers = {name.encode(): b"$%d" % number for number, name in enumerate(names, 1)}
+    return _PARAMETER.sub(lambda found: numbers[found[1]] if found[1] else b"%", statement)
 
 
 def _without_comments(text: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -17,6 +18,7 @@ from listener.core.events import Checked, Publish, Trouble
 from listener.core.job import Job
 from listener.core.queue import Limits
 from listener.core.trail import Trail
+from listener.db.line import Reply
 from listener.db.queue import Claim, QueueTable
 from listener.engine.crew import Crew
 from listener.engine.executor import Executor
@@ -48,6 +50,16 @@ class Claimed:
     is_partial: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """A claim of so many rows at most, with slots kept for them. reply: it is on its way already."""
+
+    most: int
+    slots: ExitStack
+    started_s: float
+    reply: Reply | None
+
+
 class Claimer:
     """One queue's claims. is_stopping: a cancellation from now on is a shutdown, and keeps what a claim brings.
     has_left_some: the last claim left rows that are due, locked by somebody or not among those that it looked at.
@@ -74,6 +86,7 @@ class Claimer:
         self._gate = gate
         self._limits = limits
         self._session_key = 0
+        self._sent: _Ask | None = None
         self._crew = Crew()
         self._held: Counter[int] = Counter()
         self._locked_pause_s = _LOCKED_PAUSE_S
@@ -108,26 +121,59 @@ class Claimer:
         here. Who is about to go to sleep must have seen them, and who was woken and found none looks for why; but not
         while that look takes so long that it would be all we do."""
         left_s = self._goes_on_for_s
-        if self._sleeps_without or (is_asleep and (claimed.jobs or left_s > 0)):
+        if not self._looks_at_all and (self._sleeps_without or (is_asleep and (claimed.jobs or left_s > 0))):
             self._wake.ring_in(max(left_s, _WHOLE_PAUSE_S))
             self.has_postponed = True
             return True
         self.start_over()
         return False
 
-    async def claim(self, most: int, limits: Limits, *, is_first: bool) -> Claimed | Refusal | None:
-        """Claim at most so many rows, and start them; None = the limits have changed, ask again.
+    @property
+    def has_sent(self) -> bool:
+        """A claim is on its way, and the next `claim` brings what it finds."""
+        return self._sent is not None
+
+    def send(self, free: int, limits: Limits) -> None:
+        """Have a claim on its way at once, if a quick one will do and can be sent."""
+        if self._gate is None and self._is_quick:
+            most = limits.batch_size if limits.batch_size > 1 else free
+            reply = self._table.send_quick(limit=most, session_key=self._session_key)
+            if reply is not None:
+                self._sent = self._ask_for(free, limits, reply)
+
+    async def claim(self, free: int, limits: Limits, *, is_first: bool) -> Claimed | Refusal | None:
+        """Claim for so many free slots, and start what comes; None = the limits have changed, ask again.
 
         is_first: of this look; then it counts what waits. Raises Unreachable, DatabaseError.
         """
-        refusal = None if self._gate is None else await self._gate.admit()
-        if refusal is not None:
-            return refusal
-        if self._limits() != limits:  # changed while the gate was asked
-            await self._withdraw()
-            return None
+        ask, self._sent = self._sent or self._ask_for(free, limits), None
+        with ask.slots:
+            return await self._claim(ask, limits, is_first=is_first)
+
+    async def release_strays(self) -> bool:
+        """Give back rows that this session holds and nobody here works on; not while a claim is under way."""
+        count = await self._table.release_strays(session_key=self._session_key, held=self.held())
+        if count:
+            text = f"gave back {count} rows whose claim or settle was cut"
+            self._publish(Trouble(where=f"{self._table.queue.name} claim", error=text))
+        return count > 0
+
+    def _ask_for(self, free: int, limits: Limits, reply: Reply | None = None) -> _Ask:
+        is_batch = limits.batch_size > 1
+        slots = ExitStack()
+        slots.enter_context(self._slots.reserved(self._table.queue.name, 1 if is_batch else free))
+        return _Ask(limits.batch_size if is_batch else free, slots, time.monotonic(), reply)
+
+    async def _claim(self, ask: _Ask, limits: Limits, *, is_first: bool) -> Claimed | Refusal | None:
+        if self._gate is not None:
+            if (refusal := await self._gate.admit()) is not None:
+                return refusal
+            if self._limits() != limits:  # changed while the gate was asked
+                await self._withdraw()
+                return None
         try:
-            claim, is_partial, duration_s = await self._ask(most)
+            claim, is_quick, is_onward = await self._ask(ask)
+            duration_s = time.monotonic() - ask.started_s
             limits = self._limits_after(limits, claim, duration_s)
         except DatabaseError:
             await self._withdraw()
@@ -139,13 +185,17 @@ class Claimer:
             self._start([claim.jobs] if claim.jobs else [], limits)
         else:
             self._start([[job] for job in claim.jobs], limits)
+        search_s = duration_s if claim.search_s is None else claim.search_s
+        if not is_onward:
+            self._spare(search_s - len(claim.jobs) * _ROW_S, is_quick=is_quick)
+        claimed = Claimed(claim.jobs, len(claim.jobs) == ask.most, is_quick or is_onward)
+        self._trail.add(claim.last, len(claim.jobs), is_full=claimed.is_full)
         self._set_alarms(claim)
-        self.has_left_some = claim.passed_over or is_partial
+        self.has_left_some = claim.passed_over or claimed.is_partial
         if claim.jobs:
             await asyncio.sleep(0)  # the calls begin; what follows is for the books, and would keep them 0.1 ms
         else:
             await self._withdraw()
-        claimed = Claimed(claim.jobs, len(claim.jobs) == most, is_partial)
         waiting = len(claim.jobs)
         counts = is_first and not self._sleeps_without  # which visits them all
         if counts and claimed.is_full:
@@ -160,42 +210,35 @@ class Claimer:
         )
         return claimed
 
-    async def release_strays(self) -> bool:
-        """Give back rows that this session holds and nobody here works on; not while a claim is under way."""
-        count = await self._table.release_strays(session_key=self._session_key, held=self.held())
-        if count:
-            text = f"gave back {count} rows whose claim or settle was cut"
-            self._publish(Trouble(where=f"{self._table.queue.name} claim", error=text))
-        return count > 0
-
-    async def _ask(self, most: int) -> tuple[Claim, bool, float]:
-        started_s, now_s = time.perf_counter(), anyio.current_time()
-        onward = self._trail.places() if self._goes_on_for_s > 0 else []
-        self._looks_at_all |= 0.0 < self._goes_on_until <= now_s
-        is_quick = not onward and not self._looks_at_all and now_s >= self._quick_from
+    async def _ask(self, ask: _Ask) -> tuple[Claim, bool, bool]:
+        """Also tell whether it was a quick one, and whether it went on."""
+        onward = self._trail.places() if ask.reply is None and self._goes_on_for_s > 0 else []
+        is_quick = ask.reply is not None or self._is_quick
         try:
             if is_quick:
-                claim = await self._table.claim_quick(limit=most, session_key=self._session_key)
+                claim = await self._table.claim_quick(limit=ask.most, session_key=self._session_key, sent=ask.reply)
             else:
                 if not onward:
                     self._wake.forget_alarm()  # the claim tells the next due time; alarms set meanwhile are kept
                     self.has_postponed = False
-                claim = await self._table.claim(limit=most, session_key=self._session_key, onward=onward)
+                claim = await self._table.claim(limit=ask.most, session_key=self._session_key, onward=onward)
                 self._looks_at_all = False
         except DatabaseError:
             if not onward:  # what it cannot do within the statement's time, it will not be able to do in a second
-                self._spare(time.perf_counter() - started_s, is_quick=is_quick)
+                self._spare(time.monotonic() - ask.started_s, is_quick=is_quick)
             raise
-        duration_s = time.perf_counter() - started_s
-        search_s = duration_s if claim.search_s is None else claim.search_s
-        if not onward:
-            self._spare(search_s - len(claim.jobs) * _ROW_S, is_quick=is_quick)
-        self._trail.add(claim.last, len(claim.jobs), is_full=len(claim.jobs) == most)
-        return claim, is_quick or bool(onward), duration_s
+        return claim, is_quick, bool(onward)
+
+    @property
+    def _is_quick(self) -> bool:
+        """Whether a quick claim will do now, rather than one that goes on or a look at all rows."""
+        now_s = time.monotonic()
+        is_due = self._looks_at_all or 0.0 < self._goes_on_until <= now_s
+        return not is_due and self._goes_on_for_s <= 0 and now_s >= self._quick_from
 
     @property
     def _goes_on_for_s(self) -> float:
-        return self._goes_on_until - anyio.current_time() if self._trail else 0.0
+        return self._goes_on_until - time.monotonic() if self._trail else 0.0
 
     @property
     def _sleeps_without(self) -> bool:
@@ -204,7 +247,7 @@ class Claimer:
     def _spare(self, search_s: float, *, is_quick: bool) -> None:
         """If a claim had to search for long, let the next ones do it in another way."""
         spared_s = min(_SHARE * search_s, _LONGEST_S) if search_s > _LONG_S else 0.0
-        until_s = anyio.current_time() + spared_s if spared_s else 0.0
+        until_s = time.monotonic() + spared_s if spared_s else 0.0
         if is_quick:
             self._quick_from = until_s
         elif not self._table.queue.concurrency_key:  # a key's row is passed by
@@ -220,7 +263,7 @@ class Claimer:
                 raise Unreachable(
                     f"the claim took {duration_s:.1f} s, longer than its rows are ours; they are given back"
                 )
-        return replace(limits, timeout_s=timeout_s)
+        return limits if timeout_s == limits.timeout_s else replace(limits, timeout_s=timeout_s)
 
     def _set_alarms(self, claim: Claim) -> None:
         if claim.next_due_s is not None:

@@ -107,6 +107,15 @@ class Dispatcher:
         self._claimer.is_stopping = True
         self.wake.ring("stop")
 
+    def hear(self) -> None:
+        """A writer has rung: look. If we sleep, a claim is on its way before the loop has woken us."""
+        is_calm = self._found is Found.NOTHING and not self._troubles and not self._has_strays
+        if is_calm and self.wake.is_asleep:
+            limits = self._limits()
+            if limits.enabled and (free := self._free(limits)):
+                self._claimer.send(free, limits)
+        self.wake.ring("notify")
+
     def peers_changed(self) -> None:
         """A listener has come or gone: who sleeps may have lost its bell, so look, and ring on if there is no slot."""
         if self._bell is not None:
@@ -139,7 +148,7 @@ class Dispatcher:
                 continue
             try:
                 # also in a queue that is never quiet, and so is never woken by the poll
-                if self._has_strays:
+                if self._has_strays and not self._claimer.has_sent:
                     bell.owes |= await self._claimer.release_strays()
                     self._has_strays = False
                 self._found = await self._look(bell, reasons)
@@ -241,23 +250,22 @@ class Dispatcher:
     async def _step(self, bell: Bell, reasons: frozenset[str]) -> Found | None:
         """Claim once; None = it was full, there may be more."""
         is_first = reasons != _BY_SLOT
-        if self._claimer.is_stopping:
-            return Found.NO_SLOT
-        limits = self._limits()
-        if not limits.enabled:
-            self._publish(LookSkipped(queue=self.name, interval_s=self._poll_s()))
-            self._wants_slot = False
-            self._slots.leave(self.name)
-            return Found.SWITCHED_OFF
-        free = self._slots.ask(self.name, 0 if self._executor.is_behind else limits.concurrency)
-        self._wants_slot = free == 0
-        if free == 0:
-            if is_first and "notify" in reasons:
-                self._heed(bell, is_late=True)
-            return Found.NO_SLOT
-        is_batch = limits.batch_size > 1
-        with self._slots.reserved(self.name, 1 if is_batch else free):
-            claimed = await self._claimer.claim(limits.batch_size if is_batch else free, limits, is_first=is_first)
+        limits, free = self._limits(), 0
+        if not self._claimer.has_sent:  # what is on its way has its slots, and is ours whatever has changed
+            if self._claimer.is_stopping:
+                return Found.NO_SLOT
+            if not limits.enabled:
+                self._publish(LookSkipped(queue=self.name, interval_s=self._poll_s()))
+                self._wants_slot = False
+                self._slots.leave(self.name)
+                return Found.SWITCHED_OFF
+            free = self._free(limits)
+            self._wants_slot = free == 0
+            if free == 0:
+                if is_first and "notify" in reasons:
+                    self._heed(bell, is_late=True)
+                return Found.NO_SLOT
+        claimed = await self._claimer.claim(free, limits, is_first=is_first)
         if isinstance(claimed, Refusal):
             self.wake.ring_in(claimed.wait_s)
             return Found.REFUSAL
@@ -272,6 +280,9 @@ class Dispatcher:
         if claimed.is_full or (claimed.is_partial and not self._claimer.postpones(claimed, is_asleep=bell.is_on)):
             return None
         return Found.NOTHING
+
+    def _free(self, limits: Limits) -> int:
+        return self._slots.ask(self.name, 0 if self._executor.is_behind else limits.concurrency)
 
     def _tell_unannounced(self, jobs: Sequence[Job], bell: Bell) -> None:
         count = sum(job.due_for_s > _UNANNOUNCED_AFTER_S for job in jobs)

@@ -277,7 +277,10 @@ class Supervisor:
         for worker in self._workers.values():  # tables of one name in two schemas are told apart by a look
             dispatcher = worker.dispatcher
             if dispatcher.table.queue.table == table and dispatcher.hears():
-                dispatcher.wake.ring("call" if by else "notify")
+                if by:
+                    dispatcher.wake.ring("call")
+                else:
+                    dispatcher.hear()
                 self._publish(Rung(queue=dispatcher.name, by=by or "writer"))
 
     def _lose(self, error: ListenerError) -> None:

@@ -25,6 +25,11 @@ class Wake:
         self._sleep: asyncio.Future[None] | None = None
         self._due_at = inf
 
+    @property
+    def is_asleep(self) -> bool:
+        """Whether somebody sleeps whom nothing has stirred yet."""
+        return self._sleep is not None and not self._sleep.done()
+
     def ring(self, reason: str) -> None:
         """Look now, because of `reason` (notify, poll, slot, start, config, …)."""
         self._reasons.add(reason)

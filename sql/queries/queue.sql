@@ -79,12 +79,12 @@ WHERE q.ctid = ANY (ARRAY(
     ORDER BY due.status, due.priority, due.scheduled_at, due.{key}
     LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED))
-RETURNING q.priority AS job_priority, extract(epoch FROM q.scheduled_at)::float8 AS job_scheduled_at,
+RETURNING q.priority AS job_priority, date_part('epoch', q.scheduled_at) AS job_scheduled_at,
           q.{key} AS job_key, q.claim_id, q.attempts, coalesce(q.revision, 0) AS revision,
-          coalesce(extract(epoch FROM clock_timestamp() - greatest(nullif(q.scheduled_at, '-infinity'), nullif(q.updated_at, 'infinity'))),
-                   0)::float8 AS due_for_s{columns},
+          coalesce(date_part('epoch', clock_timestamp() - greatest(nullif(q.scheduled_at, '-infinity'), nullif(q.updated_at, 'infinity'))),
+                   0) AS due_for_s{columns},
           (SELECT set_config('synchronous_commit', 'off', true)) AS unflushed,
-          extract(epoch FROM clock_timestamp() - statement_timestamp())::float8 AS search_s;
+          date_part('epoch', clock_timestamp() - statement_timestamp()) AS search_s;
 
 -- name: all_priorities
 -- Not a statement: the priorities of a claim that looks at all rows, each with its first one. It hops from one to the next.

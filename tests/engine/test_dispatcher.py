@@ -21,6 +21,7 @@ from listener.core.job import Job
 from listener.core.outcome import Done, Outcome, Retry, Snooze
 from listener.core.queue import Limits, Queue
 from listener.core.trail import Place
+from listener.db.line import Reply
 from listener.db.queue import Claim, QueueTable
 from listener.engine import claimer
 from listener.engine.bell import Bell
@@ -575,8 +576,8 @@ class Watched(QueueTable):
     async def claim(self, *, limit: int, session_key: int, onward: Sequence[Place] = ()) -> Claim:
         return await self._watched(super().claim(limit=limit, session_key=session_key, onward=onward))
 
-    async def claim_quick(self, *, limit: int, session_key: int) -> Claim:
-        return await self._watched(super().claim_quick(limit=limit, session_key=session_key))
+    async def claim_quick(self, *, limit: int, session_key: int, sent: Reply | None = None) -> Claim:
+        return await self._watched(super().claim_quick(limit=limit, session_key=session_key, sent=sent))
 
     async def _watched(self, claim: Awaitable[Claim]) -> Claim:
         self.under_way += 1

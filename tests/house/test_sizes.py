@@ -14,7 +14,7 @@ LONGER = {
     "listener/obs/log.py on_event": (70, "one case an event"),
     "listener/obs/metrics.py __init__": (90, "one metric after the other"),
     "listener/engine": (16, "one part a file, which the supervisor puts together"),
-    "listener/db": (27, "the gateways, the migrations and the embedded server"),
+    "listener/db": (28, "the gateways, the migrations and the embedded server"),
 }
 
 
