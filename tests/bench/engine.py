@@ -26,7 +26,7 @@ from bench.measures.idle import idle
 from bench.measures.kill import RESCUERS, kill
 from bench.measures.latency import bare_notify, latency
 from bench.measures.scale import scale
-from bench.measures.weight import finished_rows, held_horizon
+from bench.measures.weight import finished_rows, steady
 from bench.report import report, writers_report
 
 #: RAW after ours: its ratio is the one that counts.
@@ -76,13 +76,14 @@ QUICK = Sizes(
     held_s=3,
 )
 #: What hardly differs from round to round, or takes long: in the first round only.
-ONCE = ("idle", "kill-", "scale-", "analyzed-", "finished", "horizon")
+ONCE = ("idle", "kill-", "scale-", "analyzed-", "finished", "horizon-")
 #: Measurements that only these engines take part in: the others have no replicas, or another table.
 ONLY = {
     "kill-replica": ("ours", "pgqueuer", "procrastinate"),
     "kill-half": ("ours",),
     **dict.fromkeys(("scale-1", "scale-2", "scale-4"), ("ours",)),
-    **dict.fromkeys(("analyzed-empty", "analyzed-never", "finished-none", "finished", "horizon"), ("ours", "raw")),
+    **dict.fromkeys(("analyzed-empty", "analyzed-never", "finished-none", "finished"), ("ours", "raw")),
+    **dict.fromkeys(("horizon-free", "horizon-held"), ("ours", "raw")),
 }
 
 
@@ -109,6 +110,9 @@ def measurements(sizes: Sizes) -> dict[str, Take]:
     def beside(finished: int) -> Take:
         return lambda host, engine: finished_rows(host, engine, finished, sizes.singles)
 
+    def loaded(*, is_held: bool) -> Take:
+        return lambda host, engine: steady(host, engine, sizes.held_s, sizes.drain // 10, is_held=is_held)
+
     return {
         "drain": lambda host, engine: drain(host, engine, "noop", sizes.drain),
         "drain-5ms": lambda host, engine: drain(host, engine, "sleep", sizes.sleep_drain),
@@ -121,7 +125,8 @@ def measurements(sizes: Sizes) -> dict[str, Take]:
         **{f"scale-{processes}": spread(processes) for processes in (1, 2, 4)},
         "finished-none": beside(0),
         "finished": beside(sizes.finished),
-        "horizon": lambda host, engine: held_horizon(host, engine, sizes.held_s, sizes.drain // 10),
+        "horizon-free": loaded(is_held=False),
+        "horizon-held": loaded(is_held=True),
     }
 
 
@@ -162,7 +167,9 @@ def arguments() -> tuple[Sizes, argparse.Namespace]:
     parser.add_argument("--engines", nargs="+", choices=[engine.name for engine in ENGINES], metavar="ENGINE")
     parser.add_argument("--part", type=float, default=1.0, help="of the usual sizes and times")
     parser.add_argument("--rows", type=int, help="finished rows in the table, for `finished`; default: 10,000,000")
-    parser.add_argument("--held", type=float, help="seconds that vacuum is held off, for `horizon`; default: 600")
+    parser.add_argument(
+        "--held", type=float, help="seconds that vacuum is held off, or left alone, for `horizon-`; default: 600"
+    )
     parser.add_argument("--quick", action="store_true", help="little of everything: does it work")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()

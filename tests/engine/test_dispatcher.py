@@ -23,7 +23,7 @@ from listener.core.queue import Limits, Queue
 from listener.core.trail import Place
 from listener.db.line import Reply
 from listener.db.queue import Claim, QueueTable
-from listener.engine import claimer
+from listener.engine import claimer, dispatcher
 from listener.engine.bell import Bell
 from listener.engine.completer import MOST_ROWS
 from listener.engine.crew import Crew
@@ -605,8 +605,11 @@ async def test_while_claims_bring_plenty_two_are_under_way(database: Database, r
 
 
 @pytest.mark.parametrize("refused", [2, 3, 4])
-async def test_one_of_two_claims_that_fails_costs_nothing(database: Database, refused: int) -> None:
+async def test_one_of_two_claims_that_fails_costs_nothing(
+    database: Database, refused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What it had claimed is given back, what the other one brings is done; the look fails once, and at once."""
+    monkeypatch.setattr(dispatcher, "_TROUBLE_BASE_S", 2.0)  # we must not be slower than the next look
     keys = insert(database, 4_000)
     work = opened()
     async with open_pool(database, max_size=4) as pool:

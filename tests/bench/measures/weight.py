@@ -58,17 +58,18 @@ def finished_rows(host: Host, engine: Engine, finished: int, singles: int) -> di
     return {"pages_per_row": pages / singles, **cuts(waits)}
 
 
-def held_horizon(host: Host, engine: Engine, seconds: float, rows: int) -> dict[str, float]:
-    """Jobs per second of the same worker with batches of `rows`, at the start and after a transaction has kept vacuum
-    from its work for so many seconds."""
+def steady(host: Host, engine: Engine, seconds: float, rows: int, *, is_held: bool) -> dict[str, float]:
+    """Jobs per second of the same worker with batches of `rows`, at the start and after so many seconds. is_held: a
+    transaction keeps vacuum from its work meanwhile; without it, what the load itself costs by growing."""
     with (
         host.database(engine) as url,
         host.ready_worker(engine, url, "noop") as (_, conn),
         psycopg.connect(url) as holder,
     ):
         rates = [_round(engine, conn, rows) for _ in range(_SAMPLE)]
-        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        holder.execute("SELECT count(*) FROM orders")
+        if is_held:
+            holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            holder.execute("SELECT count(*) FROM orders")
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             rates.append(_round(engine, conn, rows))
