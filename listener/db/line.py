@@ -25,9 +25,11 @@ from listener.db.queries import query
 
 Reply: TypeAlias = asyncio.Future[PGresult]
 
-# As long as the pool lets a connection live (R157); then another one is taken.
-_KEPT_S = 600.0
+# Then the pool has a look at its age, and replaces it when it is old (R157: 600 s).
+_KEPT_S = 300.0
 _PAUSE_S = 5.0
+# A connection that was cut, and that neither answers nor ends within so many seconds, is given up.
+_CUT_S = 1.0
 
 
 class Line:
@@ -75,18 +77,13 @@ class Line:
 
     async def answer(self, reply: Reply) -> list[TupleRow]:
         """Return the rows of what was sent. Raises Unreachable, DatabaseError."""
-        result = await self._until(reply)
-        self._transformer.set_pgresult(result)
-        return self._transformer.load_rows(0, result.ntuples, tuple)
-
-    async def _until(self, reply: Reply) -> PGresult:
-        """Wait, whatever the caller's cancel scope does. It ends: `_ask` has set a limit."""
         try:
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True):  # it ends: `_ask` has set a limit
                 result = await reply
+            self._transformer.set_pgresult(result)
+            return self._transformer.load_rows(0, result.ntuples, tuple)
         except psycopg.Error as error:
             raise ours(error, self._pool.url) from error
-        return result
 
     async def _name(self, conn: Connection) -> None:
         name = {"application_name": "order-listener line"}
@@ -117,7 +114,16 @@ class Line:
         statement, self._unknown = self._unknown, None
         if statement is not None and statement not in self._names:
             name = b"line_%d" % next(self._numbers)
-            await self._until(self._ask(conn, lambda: conn.pgconn.send_prepare(name, statement)))
+            reply = self._ask(conn, lambda: conn.pgconn.send_prepare(name, statement))
+            try:
+                await asyncio.wait([reply])
+            finally:
+                if not reply.done():  # we are cancelled, and somebody's lock is in the way: nothing to wait for
+                    cut(conn)
+            try:
+                reply.result()
+            except psycopg.Error as error:
+                raise ours(error, self._pool.url) from error
             self._names[statement] = name
 
     def _ask(self, conn: Connection, send: Callable[[], None]) -> Reply:
@@ -130,10 +136,15 @@ class Line:
             failure = error
         reply = self._reply = loop.create_future()
         # one second more than the server gives a statement: then nobody is there to answer
-        self._timer = loop.call_later(self._pool.limit_s + 1.0, cut, conn)
+        self._timer = loop.call_later(self._pool.limit_s + 1.0, self._cut, conn)
         if failure is not None:
             self._fail(failure)
         return reply
+
+    def _cut(self, conn: Connection) -> None:
+        cut(conn)
+        silent = psycopg.OperationalError("the server does not answer")
+        self._timer = asyncio.get_running_loop().call_later(_CUT_S, self._fail, silent)
 
     def _read(self, conn: Connection) -> None:
         pgconn = conn.pgconn
@@ -155,10 +166,12 @@ class Line:
             self._fail(error_from_result(result))
         elif (reply := self._take_reply()) is not None:
             reply.set_result(result)
+            if self._unknown is not None:
+                self._stirred.set()
 
     def _fail(self, error: psycopg.Error) -> None:
         """Give the connection up, whatever it was: the pool has others, and knows when one is broken."""
-        self._conn = None
+        self._conn = self._result = None
         self._stop_reading()
         if (reply := self._take_reply()) is not None:
             reply.set_exception(error)

@@ -24,6 +24,8 @@ T = TypeVar("T")
 Row = TypeVar("Row")
 
 _NAME = "order-listener"
+# None is kept of so few; who wants one waits so many seconds at most, as the end of a session may wait for that.
+_FEW, _KEPT_WAIT_S = 2, 2.0
 
 # Of every connection. Keepalives: a dead server is noticed after 5 + 3 × 2 s, unanswered data after 10 s.
 KEEPALIVES: Mapping[str, Any] = {
@@ -127,7 +129,7 @@ class Pool:
                 "prepare_threshold": None if is_pooled else 5,
             },
             configure=None if is_pooled else self._configure,
-            min_size=min_size,
+            min_size=min_size if is_pooled or max_size <= _FEW else min(min_size + 1, max_size),
             max_size=max_size,
             timeout=statement_timeout_s,
             max_lifetime=600.0,  # R157: a connection older than 600 s is replaced
@@ -239,12 +241,12 @@ class Pool:
     @property
     def spares_one(self) -> bool:
         """One connection can be kept: settings and prepared statements hold on it, and others are left."""
-        return not self._is_pooled and self._pool.max_size > 2
+        return not self._is_pooled and self._pool.max_size > _FEW
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[Connection]:
         """Keep one connection for the block. Raises Unreachable, DatabaseError."""
-        conn = await shielded(self._pool.getconn, limit_s=self.whole_limit_s, url=self._url)
+        conn = await shielded(lambda: self._pool.getconn(_KEPT_WAIT_S), limit_s=self.whole_limit_s, url=self._url)
         try:
             yield conn
         finally:
@@ -271,8 +273,7 @@ class Pool:
 
     async def _say_why(self) -> None:
         """The pool keeps the reason for itself: try once, to fail with it."""
-        conn = await connect(self._url, "order-listener probe", limit_s=2)
-        await conn.close()
+        await (await connect(self._url, "order-listener probe", limit_s=2)).close()
 
     async def _configure(self, conn: Connection) -> None:
         with cut_after(conn, self.limit_s):  # a worker of the pool that waited for ever would be lost to it

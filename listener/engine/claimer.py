@@ -52,8 +52,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """A claim of so many rows at most, with slots kept for them. reply: it is on its way already."""
+    """A claim of so many rows at most, with slots kept for them, by the limits that held then. reply: it is on its way
+    already."""
 
+    limits: Limits
     most: int
     slots: ExitStack
     started_s: float
@@ -134,7 +136,8 @@ class Claimer:
         return self._sent is not None
 
     def send(self, free: int, limits: Limits) -> None:
-        """Have a claim on its way at once, if a quick one will do and can be sent."""
+        """Have a claim on its way at once, if a quick one will do and can be sent. For a dispatcher that sleeps, and is
+        woken in the same moment: so it takes it, as nothing cancels a task that is about to run."""
         if self._gate is None and self._is_quick:
             most = limits.batch_size if limits.batch_size > 1 else free
             reply = self._table.send_quick(limit=most, session_key=self._session_key)
@@ -148,7 +151,7 @@ class Claimer:
         """
         ask, self._sent = self._sent or self._ask_for(free, limits), None
         with ask.slots:
-            return await self._claim(ask, limits, is_first=is_first)
+            return await self._claim(ask, is_first=is_first)
 
     async def release_strays(self) -> bool:
         """Give back rows that this session holds and nobody here works on; not while a claim is under way."""
@@ -162,19 +165,19 @@ class Claimer:
         is_batch = limits.batch_size > 1
         slots = ExitStack()
         slots.enter_context(self._slots.reserved(self._table.queue.name, 1 if is_batch else free))
-        return _Ask(limits.batch_size if is_batch else free, slots, time.monotonic(), reply)
+        return _Ask(limits, limits.batch_size if is_batch else free, slots, time.monotonic(), reply)
 
-    async def _claim(self, ask: _Ask, limits: Limits, *, is_first: bool) -> Claimed | Refusal | None:
+    async def _claim(self, ask: _Ask, *, is_first: bool) -> Claimed | Refusal | None:
         if self._gate is not None:
             if (refusal := await self._gate.admit()) is not None:
                 return refusal
-            if self._limits() != limits:  # changed while the gate was asked
+            if self._limits() != ask.limits:  # changed while the gate was asked
                 await self._withdraw()
                 return None
         try:
             claim, is_quick, is_onward = await self._ask(ask)
             duration_s = time.monotonic() - ask.started_s
-            limits = self._limits_after(limits, claim, duration_s)
+            limits = self._limits_after(ask.limits, claim, duration_s)
         except DatabaseError:
             await self._withdraw()
             raise

@@ -108,9 +108,9 @@ class Dispatcher:
         self.wake.ring("stop")
 
     def hear(self) -> None:
-        """A writer has rung: look. If we sleep, a claim is on its way before the loop has woken us."""
+        """A writer has rung: look. If we sleep by our bell, a claim is on its way before the loop has woken us."""
         is_calm = self._found is Found.NOTHING and not self._troubles and not self._has_strays
-        if is_calm and self.wake.is_asleep:
+        if is_calm and self._bell is not None and self._bell.is_on and self.wake.is_asleep:
             limits = self._limits()
             if limits.enabled and (free := self._free(limits)):
                 self._claimer.send(free, limits)

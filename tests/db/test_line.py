@@ -138,6 +138,57 @@ async def test_it_does_not_end_before_what_was_sent_has(database: Database) -> N
         assert line.send(NOTE, (3, 0)) is None
 
 
+async def test_it_ends_at_once_while_it_learns(database: Database) -> None:
+    """A lock on the table may last: no claim hangs on it."""
+    database.execute("CREATE TABLE notes (n integer); GRANT ALL ON notes TO PUBLIC")
+    waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'notes'::regclass"
+    with database.connect(autocommit=False) as person:
+        person.execute("LOCK TABLE notes")
+        async with open_pool(database, max_size=3) as pool:
+            with anyio.fail_after(5):  # the server's limit is 10 s
+                async with opened(pool) as line:
+                    line.learn(NOTE)
+                    await until_async(lambda: database.execute(waits), what="the wait for the lock")
+
+
+async def test_a_connection_that_cannot_even_be_cut_is_given_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it must end, with the session, whatever happens."""
+    monkeypatch.setattr(module, "cut", lambda _conn: None)
+    monkeypatch.setattr(module, "_CUT_S", 0.1)
+    with Proxy(database.service_url) as proxy:
+        pool = Pool(proxy.url, schema="public", is_pooled=False, min_size=1, max_size=3, statement_timeout_s=0.3)
+        async with pool, opened(pool, on_trouble=lambda _error: None) as line:
+            await ask(line, 1, 1)
+            proxy.go_deaf()
+            reply = line.send(SUM, (1, 1))
+            assert reply is not None
+            with pytest.raises(Unreachable, match="does not answer"):
+                await line.answer(reply)
+            assert line._conn is None
+
+
+async def test_what_an_ended_connection_said_is_not_taken_for_the_next_one_s(database: Database, line: Line) -> None:
+    _, pid = await ask(line, 1, 1)
+    await fetch(line, NOTE, 1, 0)
+    reply = line.send(NOTE, (1, 60_000))
+    assert reply is not None
+    busy = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+    await until_async(lambda: database.execute(busy, [pid]), what="the statement")
+    database.execute("SELECT pg_terminate_backend(%s)", [pid])
+    with pytest.raises(Unreachable):
+        await line.answer(reply)
+    assert line._result is None
+
+
+async def test_one_is_kept_beside_those_that_are_kept_open(database: Database) -> None:
+    """Else the first statement after a quiet time would have to connect first."""
+    async with open_pool(database, min_size=1, max_size=3) as pool, opened(pool):
+        await until_async(lambda: pool.stats()["pool_available"] >= 1, what="the one that is kept open")
+        assert pool.stats()["pool_min"] == 2
+
+
 async def test_a_caller_who_is_cancelled_gets_the_answer_all_the_same(database: Database, line: Line) -> None:
     await fetch(line, NOTE, 1, 0)
     reply = line.send(NOTE, (2, 200))

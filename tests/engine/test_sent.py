@@ -128,6 +128,37 @@ async def test_whatever_happens_meanwhile_its_rows_are_worked_on_once(
         assert one.of(Trouble) == []
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+async def test_what_was_sent_is_started_by_the_limits_it_was_sent_under(
+    database: Database, before: int, after: int
+) -> None:
+    """Its slots are kept by these: other batches would be more calls than slots, or larger ones than were allowed."""
+    work = Work()
+    work.open.set()
+    async with asleep(database, work, Limits(concurrency=1 if before > 1 else 3, batch_size=before)) as one:
+        work.open = anyio.Event()
+        insert(database, 3)
+        one.dispatcher.hear()
+        one.limits = Limits(concurrency=1, batch_size=after)
+        await until_async(lambda: sum(map(len, work.calls)) == 4, what="the calls")
+        assert {len(call) for call in work.calls[1:]} == {before}
+        work.open.set()
+        await until_async(lambda: counts(database) == {"Uploaded": 4}, what="all done")
+
+
+async def test_who_sleeps_by_another_one_s_bell_sends_none(database: Database) -> None:
+    """The row is probably somebody else's by now: it looks at all rows, and one claim must do."""
+    work = opened()
+    async with asleep(database, work, Limits(concurrency=5)) as one:
+        bell, line = one.dispatcher._bell, one.table.line
+        assert bell is not None
+        assert line is not None
+        bell.is_on = False
+        one.dispatcher.hear()
+        assert is_free(line)
+        bell.is_on = True
+
+
 async def test_who_is_woken_for_more_than_the_ring_looks_at_all_rows_at_once(database: Database) -> None:
     """No alarm is needed for what the claim that was sent does not see."""
     database.execute("CREATE TABLE heir () INHERITS (orders_inbox)")
