@@ -82,13 +82,7 @@ class Environment(ImportEnvironment):
         default=None, alias="LISTENER_QUEUES", description="queues this process works on, with commas; default all"
     )
     pool_min: int = Field(default=1, ge=1, le=1_000, alias="LISTENER_POOL_MIN", description="connections kept open")
-    pool_max: int = Field(
-        default=4,
-        ge=1,
-        le=1_000,
-        alias="LISTENER_POOL_MAX",
-        description="connections at most; of 3 and more one is kept for claims",
-    )
+    pool_max: int = Field(default=4, ge=1, le=1_000, alias="LISTENER_POOL_MAX", description="connections at most")
     shutdown_timeout_s: float = Field(
         default=25.0,
         ge=0,

@@ -261,8 +261,7 @@ class Pool:
             await self._say_why()
             raise
         try:
-            # one second more than the server gives a statement
-            with cut_after(conn, self.limit_s + 1.0):
+            with cut_after(conn, self.limit_s + 1.0):  # one second more than the server gives a statement
                 yield conn
         except psycopg.Error as error:
             if error.sqlstate in STALE_PLAN_STATES:

@@ -233,8 +233,7 @@ class QueueTable:
             ) from error
 
     def _jobs(self, rows: Sequence[tuple[Any, ...]]) -> list[Job]:
-        # in one go: this is the engine's innermost loop
-        queue, columns, label = self.queue.name, self.queue.columns, self.queue.label
+        queue, columns, label = self.queue.name, self.queue.columns, self.queue.label  # in one go: the innermost loop
         return [
             Job(
                 queue=queue,

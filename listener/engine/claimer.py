@@ -139,8 +139,7 @@ class Claimer:
         """Have a claim on its way at once, if a quick one will do and can be sent. For a dispatcher that sleeps, and is
         woken in the same moment: so it takes it, as nothing cancels a task that is about to run."""
         if self._gate is None and self._is_quick:
-            most = limits.batch_size if limits.batch_size > 1 else free
-            reply = self._table.send_quick(limit=most, session_key=self._session_key)
+            reply = self._table.send_quick(limit=_most(free, limits), session_key=self._session_key)
             if reply is not None:
                 self._sent = self._ask_for(free, limits, reply)
 
@@ -162,10 +161,9 @@ class Claimer:
         return count > 0
 
     def _ask_for(self, free: int, limits: Limits, reply: Reply | None = None) -> _Ask:
-        is_batch = limits.batch_size > 1
         slots = ExitStack()
-        slots.enter_context(self._slots.reserved(self._table.queue.name, 1 if is_batch else free))
-        return _Ask(limits, limits.batch_size if is_batch else free, slots, time.monotonic(), reply)
+        slots.enter_context(self._slots.reserved(self._table.queue.name, 1 if limits.batch_size > 1 else free))
+        return _Ask(limits, _most(free, limits), slots, time.monotonic(), reply)
 
     async def _claim(self, ask: _Ask, *, is_first: bool) -> Claimed | Refusal | None:
         if self._gate is not None:
@@ -291,3 +289,7 @@ class Claimer:
     async def _withdraw(self) -> None:
         if self._gate is not None:
             await self._gate.withdraw()
+
+
+def _most(free: int, limits: Limits) -> int:
+    return limits.batch_size if limits.batch_size > 1 else free
