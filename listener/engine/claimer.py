@@ -1,12 +1,10 @@
-"""Takes rows for one queue and hands them to the executor; knows which rows this process holds."""
+"""Takes rows for one queue: by a claim that looks at all of them, by a quick one, or by one that goes on."""
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 
 import anyio
@@ -22,6 +20,7 @@ from listener.db.line import Reply
 from listener.db.queue import Claim, QueueTable
 from listener.engine.crew import Crew
 from listener.engine.executor import Executor
+from listener.engine.held import Held
 from listener.engine.slots import Slots
 from listener.engine.wake import Wake
 
@@ -52,12 +51,13 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """A claim of so many rows at most, with slots kept for them, by the limits that held then. reply: it is on its way
-    already."""
+    """A claim of so many rows at most, with `slots` kept for them, `free` of them, by the limits that held then.
+    reply: it is on its way already."""
 
     limits: Limits
     most: int
     slots: ExitStack
+    free: int
     started_s: float
     reply: Reply | None
 
@@ -81,7 +81,6 @@ class Claimer:
         self.is_stopping = False
         self.has_left_some = False
         self._table = table
-        self._executor = executor
         self._slots = slots
         self._wake = wake
         self._publish = publish
@@ -89,8 +88,8 @@ class Claimer:
         self._limits = limits
         self._session_key = 0
         self._sent: _Ask | None = None
-        self._crew = Crew()
-        self._held: Counter[int] = Counter()
+        self.held = Held(table.queue.name, executor, slots)
+        self._was_full = False
         self._locked_pause_s = _LOCKED_PAUSE_S
         self._trail = Trail(_AGAIN_ROWS)
         self._goes_on_until = 0.0
@@ -101,12 +100,8 @@ class Claimer:
 
     def begin(self, session_key: int, crew: Crew) -> None:
         """Claim for this session from now on; handler calls join the `crew`."""
-        self._session_key, self._crew = session_key, crew
-        self._held.clear()  # rows of a former session are not ours any more
-
-    def held(self) -> list[int]:
-        """Return the claims whose rows are worked on."""
-        return list(self._held)
+        self._session_key = session_key
+        self.held.begin(crew)
 
     def forget_locked(self) -> None:
         """Something has changed: a row that is locked now may be another one than before."""
@@ -139,31 +134,42 @@ class Claimer:
         """Have a claim on its way at once, if a quick one will do and can be sent. For a dispatcher that sleeps, and is
         woken in the same moment: so it takes it, as nothing cancels a task that is about to run."""
         if self._gate is None and self._is_quick:
-            reply = self._table.send_quick(limit=_most(free, limits), session_key=self._session_key)
+            most = self.most(free, limits)
+            reply = self._table.send_quick(limit=most, session_key=self._session_key)
             if reply is not None:
-                self._sent = self._ask_for(free, limits, reply)
+                self._sent = self._ask_for(free, most, limits, reply)
 
-    async def claim(self, free: int, limits: Limits, *, is_first: bool) -> Claimed | Refusal | None:
-        """Claim for so many free slots, and start what comes; None = the limits have changed, ask again.
+    def most(self, free: int, limits: Limits) -> int:
+        """How many rows to claim for so many free slots: one call's, or one for each slot, and while there are plenty
+        and calls are short also what will have a slot in a moment. 0 = none now."""
+        if limits.batch_size > 1:
+            return limits.batch_size if free else 0
+        return free + self.held.room(free, limits) if self._was_full and self._gate is None else free
+
+    async def claim(self, free: int, most: int, limits: Limits, *, is_first: bool) -> Claimed | Refusal | None:
+        """Claim so many rows at most, and start what comes; None = the limits have changed, ask again.
 
         is_first: of this look; then it counts what waits. Raises Unreachable, DatabaseError.
         """
-        ask, self._sent = self._sent or self._ask_for(free, limits), None
+        ask, self._sent = self._sent or self._ask_for(free, most, limits), None
         with ask.slots:
             return await self._claim(ask, is_first=is_first)
 
     async def release_strays(self) -> bool:
         """Give back rows that this session holds and nobody here works on; not while a claim is under way."""
-        count = await self._table.release_strays(session_key=self._session_key, held=self.held())
+        count = await self._table.release_strays(session_key=self._session_key, held=self.held.claims())
         if count:
             text = f"gave back {count} rows whose claim or settle was cut"
             self._publish(Trouble(where=f"{self._table.queue.name} claim", error=text))
         return count > 0
 
-    def _ask_for(self, free: int, limits: Limits, reply: Reply | None = None) -> _Ask:
+    def _ask_for(self, free: int, most: int, limits: Limits, reply: Reply | None = None) -> _Ask:
+        free = min(free, 1) if limits.batch_size > 1 else free
         slots = ExitStack()
-        slots.enter_context(self._slots.reserved(self._table.queue.name, 1 if limits.batch_size > 1 else free))
-        return _Ask(limits, _most(free, limits), slots, time.monotonic(), reply)
+        slots.enter_context(self._slots.reserved(self._table.queue.name, free))
+        if limits.batch_size == 1:
+            slots.enter_context(self.held.coming(most - free))
+        return _Ask(limits, most, slots, free, time.monotonic(), reply)
 
     async def _claim(self, ask: _Ask, *, is_first: bool) -> Claimed | Refusal | None:
         if self._gate is not None:
@@ -182,16 +188,16 @@ class Claimer:
         if not self.is_stopping:  # cancelled, but not by a shutdown: the session is lost, and these rows with it
             await anyio.lowlevel.checkpoint_if_cancelled()
         # From here to the crew nothing awaits: what the claim returned is ours, also if we were cancelled meanwhile.
-        if limits.batch_size > 1:
-            self._start([claim.jobs] if claim.jobs else [], limits)
-        else:
-            self._start([[job] for job in claim.jobs], limits)
+        jobs = claim.jobs
+        batches = [[job] for job in jobs] if limits.batch_size == 1 else [jobs] if jobs else []
+        self.held.take(batches, limits, anyio.current_time() + limits.timeout_s, ask.free)
         search_s = duration_s if claim.search_s is None else claim.search_s
         if not is_onward:
             self._spare(search_s - len(claim.jobs) * _ROW_S, is_quick=is_quick)
         claimed = Claimed(claim.jobs, len(claim.jobs) == ask.most, is_quick or is_onward)
         self._trail.add(claim.last, len(claim.jobs), is_full=claimed.is_full)
         self._set_alarms(claim)
+        self._was_full = claimed.is_full
         self.has_left_some = claim.passed_over or claimed.is_partial
         if claim.jobs:
             await asyncio.sleep(0)  # the calls begin; what follows is for the books, and would keep them 0.1 ms
@@ -273,23 +279,6 @@ class Claimer:
             self._wake.ring_in(self._locked_pause_s)
             self._locked_pause_s = min(self._locked_pause_s * 2, _LONGEST_LOCKED_PAUSE_S)
 
-    def _start(self, batches: Sequence[Sequence[Job]], limits: Limits) -> None:
-        deadline_s = anyio.current_time() + limits.timeout_s
-        for batch in batches:
-            claim_id = batch[0].claim_id
-            self._held[claim_id] += 1
-            self._slots.take(self._table.queue.name)
-            self._executor.start(self._crew, batch, limits, deadline_s, partial(self._let_go, claim_id))
-
-    def _let_go(self, claim_id: int) -> None:
-        self._held[claim_id] -= 1
-        if self._held[claim_id] <= 0:
-            del self._held[claim_id]
-
     async def _withdraw(self) -> None:
         if self._gate is not None:
             await self._gate.withdraw()
-
-
-def _most(free: int, limits: Limits) -> int:
-    return limits.batch_size if limits.batch_size > 1 else free

@@ -1,4 +1,5 @@
-"""The handler calls under way: plain tasks, 6 µs each where one of a task group costs 35 (measured, anyio 4.16).
+"""The handler calls under way: plain tasks, 6 µs each where one of a task group costs 35 (measured, anyio 4.16), with
+one timer for all their deadlines, where one for each costs 4.5.
 
 It is a task tree all the same: no call outlives its crew, none is forgotten, and each lives in a cancel scope, so that
 a call that swallows its cancellation is cancelled again at its next await.
@@ -7,9 +8,31 @@ a call that swallows its cancellation is cancelled again at its next await.
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from functools import cache
+from math import inf
+from typing import Any, Self, cast
 
 import anyio
+
+
+@cache
+def _timed(usual: Any) -> type[Any]:
+    """The backend's own class of scopes (anyio.CancelScope() asks each time which backend runs, a third of what a scope
+    costs), with a deadline that the crew looks after."""
+
+    class Timed(usual):  # type: ignore[misc]
+        __slots__ = ("crew", "until_s")
+
+        @property
+        def deadline(self) -> float:
+            return self.until_s
+
+        @deadline.setter
+        def deadline(self, until_s: float) -> None:
+            self.until_s = until_s
+            self.crew.look_at(until_s)
+
+    return Timed
 
 
 class Crew:
@@ -21,6 +44,8 @@ class Crew:
         self._whole = anyio.CancelScope()
         self._ended = anyio.Event()
         self._failure: BaseException | None = None
+        self._look_at_s = inf
+        self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
     @asynccontextmanager
@@ -37,13 +62,22 @@ class Crew:
                     crew.cancel()
                     with anyio.CancelScope(shield=True):
                         await crew._until_ended()
+                crew._stop_timer()
         if crew._failure is not None:
             raise crew._failure
 
     def scope(self, deadline_s: float) -> anyio.CancelScope:
-        """A scope for one call, by the event loop's clock. Of the backend's own class: anyio.CancelScope() asks each
-        time which backend runs, a third of what a scope costs."""
-        return type(self._whole)(deadline=deadline_s)
+        """A scope for one call, which ends at its deadline, by the event loop's clock, once the call has begun."""
+        usual: Any = type(self._whole)
+        scope = _timed(usual)()
+        scope.crew, scope.until_s = self, deadline_s
+        return cast("anyio.CancelScope", scope)
+
+    def look_at(self, at_s: float) -> None:
+        """Look then, or before, which calls are past their deadlines."""
+        if at_s < self._look_at_s:
+            self._stop_timer()
+            self._look_at_s, self._timer = at_s, asyncio.get_running_loop().call_at(at_s, self._look)
 
     def start(self, call: Coroutine[Any, Any, None], scope: anyio.CancelScope) -> None:
         """Begin a call, which awaits nothing outside `scope`."""
@@ -51,6 +85,7 @@ class Crew:
             scope.cancel("the crew is cancelled")
         task = asyncio.get_running_loop().create_task(call)
         self._calls[task] = scope
+        self.look_at(scope.deadline)
         task.add_done_callback(self._end)
 
     def cancel(self) -> None:
@@ -58,6 +93,21 @@ class Crew:
         self.is_cancelled = True
         for scope in self._calls.values():
             scope.cancel("the crew is cancelled")
+
+    def _look(self) -> None:
+        now_s, next_s = asyncio.get_running_loop().time(), inf
+        for scope in self._calls.values():
+            if scope.deadline <= now_s:
+                scope.cancel("deadline exceeded")
+            else:
+                next_s = min(next_s, scope.deadline)
+        self._stop_timer()
+        self.look_at(next_s)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at_s, self._timer = inf, None
 
     def _end(self, task: asyncio.Task[None]) -> None:
         del self._calls[task]

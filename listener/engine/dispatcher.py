@@ -1,4 +1,4 @@
-"""Claims work for one queue: never more than its free slots, never before its gate allows a call."""
+"""Claims work for one queue: never more than has a slot or will in a moment, never before its gate allows a call."""
 
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -85,12 +85,11 @@ class Dispatcher:
         self._bell: Bell | None = None
         self._unheeded_rings = 0
         self._claimer = Claimer(table, executor, slots, wake, publish, gate=gate, limits=limits)
-        self._has_strays = self._was_quiet = False
+        self._has_strays = self._was_quiet = self._wants_slot = self._has_plenty = False
         self._found: Found | None = None
         self._troubles = 0
         self._last_trouble = ""
         slots.on_freed(self.name, self.slot_freed)
-        self._wants_slot = self._has_plenty = False
 
     @property
     def name(self) -> str:
@@ -124,7 +123,7 @@ class Dispatcher:
 
     def held(self) -> list[int]:
         """Claims whose rows are worked on here."""
-        return self._claimer.held()
+        return self._claimer.held.claims()
 
     def asks_bell(self) -> bool:
         """Whether we sleep by another one's bell, or by none."""
@@ -163,6 +162,7 @@ class Dispatcher:
                     bell.owes = True  # they may be able to look; once, else they would tell us in turn, for ever
                 self.wake.ring_in(min(_TROUBLE_CAP_S, _TROUBLE_BASE_S * 2.0 ** min(self._troubles - 1, 10)))
                 await bell.call_others()
+        self._claimer.held.give_back()
         bell.silence()
         bell.owes = True  # what only we knew of, a retry or the look after arming, is theirs from now on
         await bell.call_others()
@@ -250,7 +250,8 @@ class Dispatcher:
     async def _step(self, bell: Bell, reasons: frozenset[str]) -> Found | None:
         """Claim once; None = it was full, there may be more."""
         is_first = reasons != _BY_SLOT
-        limits, free = self._limits(), 0
+        limits, free, most = self._limits(), 0, 0
+        self._claimer.held.heed(limits)
         if not self._claimer.has_sent:  # what is on its way has its slots, and is ours whatever has changed
             if self._claimer.is_stopping:
                 return Found.NO_SLOT
@@ -260,12 +261,13 @@ class Dispatcher:
                 self._slots.leave(self.name)
                 return Found.SWITCHED_OFF
             free = self._free(limits)
-            self._wants_slot = free == 0
-            if free == 0:
+            most = self._claimer.most(free, limits)
+            self._wants_slot = most == 0
+            if most == 0:
                 if is_first and "notify" in reasons:
                     self._heed(bell, is_late=True)
                 return Found.NO_SLOT
-        claimed = await self._claimer.claim(free, limits, is_first=is_first)
+        claimed = await self._claimer.claim(free, most, limits, is_first=is_first)
         if isinstance(claimed, Refusal):
             self.wake.ring_in(claimed.wait_s)
             return Found.REFUSAL
@@ -292,5 +294,6 @@ class Dispatcher:
 
     def slot_freed(self) -> None:
         """There may be room for a call: a handler has ended, or its outcomes are written."""
-        if self._wants_slot:
+        self._claimer.held.slot_freed()
+        if self._wants_slot and self._claimer.held.is_short_of:
             self.wake.ring("slot")

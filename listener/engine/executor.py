@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import anyio
@@ -21,13 +22,26 @@ Handler: TypeAlias = Callable[[Sequence[Job]], Awaitable[Sequence[Outcome]]]
 
 _OUTCOMES = (Done, Retry, Snooze, Fail, Release)
 
+# How long calls take on average goes by about so many of the last ones, and starts with so many seconds.
+_LAST_CALLS, UNKNOWN_S = 32, 1.0
 # A queue without a gate has nothing that holds it back while its API is down.
 UNGATED_PAUSE_S = 5.0
 
 
+@dataclass(slots=True)
+class Call:
+    """One handler call to be: rows of one claim, by the limits that held for it. let_go: told when they are settled."""
+
+    crew: Crew
+    jobs: Sequence[Job]
+    limits: Limits
+    deadline: anyio.CancelScope
+    let_go: Callable[[], None]
+
+
 class Executor:
     """One queue's executor. `is_releasing` tells at a cancel whether to give the rows back (shutdown) or to leave them
-    (the session is lost, they are being rescued)."""
+    (the session is lost, they are being rescued). mean_s: how long the last calls took on average, seconds."""
 
     def __init__(
         self,
@@ -50,15 +64,28 @@ class Executor:
         self._is_releasing = is_releasing
         self._backoff = backoff
         self._deadlines: set[anyio.CancelScope] = set()
+        self.mean_s = UNKNOWN_S
 
-    def start(
+    def prepare(
         self, crew: Crew, jobs: Sequence[Job], limits: Limits, deadline_s: float, let_go: Callable[[], None]
-    ) -> None:
-        """Begin one call in one slot, which the caller has taken. deadline_s: by the event loop's clock; `prolong`
-        moves it from here on. let_go: told when the rows are settled."""
+    ) -> Call:
+        """Return one call, to begin or to give back. deadline_s: by the event loop's clock; `prolong` moves it from
+        here on."""
         deadline = crew.scope(deadline_s)
         self._deadlines.add(deadline)
-        crew.start(self._run(crew, jobs, limits, deadline, let_go), deadline)
+        return Call(crew, jobs, limits, deadline, let_go)
+
+    def begin(self, call: Call) -> None:
+        """Begin a call, in one slot more."""
+        self._slots.take(self._queue)
+        call.crew.start(self._run(call), call.deadline)
+
+    def give_back(self, call: Call) -> None:
+        """Give the rows of a call back that has not begun; if they are being rescued, leave them alone."""
+        self._deadlines.discard(call.deadline)
+        is_ours = self._is_releasing() or not call.crew.is_cancelled
+        outcomes = [Release()] * len(call.jobs) if is_ours else []
+        self._completer.put(self._settlements(call.jobs, outcomes, call.limits), call.let_go)
 
     @property
     def is_behind(self) -> bool:
@@ -71,16 +98,10 @@ class Executor:
         for deadline in self._deadlines:
             deadline.deadline += by_s
 
-    async def _run(
-        self,
-        crew: Crew,
-        jobs: Sequence[Job],
-        limits: Limits,
-        deadline: anyio.CancelScope,
-        let_go: Callable[[], None],
-    ) -> None:
+    async def _run(self, call: Call) -> None:
         """The slot is free when the handler has ended: writing its outcomes is the completer's work. One deadline for
         the whole operation, its splits included: a longer one would outlive the claim."""
+        jobs, deadline = call.jobs, call.deadline
         operation = f"{self._queue}-{jobs[0].claim_id}-{jobs[0].id}"  # a claim may be several operations
         started_s = time.perf_counter()
         self._publish(OperationStarted(queue=self._queue, operation=operation, active=self._slots.active, jobs=jobs))
@@ -90,11 +111,12 @@ class Executor:
             error = await self._attempt(jobs, 0, outcomes)
         self._deadlines.discard(deadline)
         duration_s = time.perf_counter() - started_s
+        self.mean_s += (duration_s - self.mean_s) / _LAST_CALLS
         if not deadline.cancelled_caught:
             result = "failed" if error else "completed"
             if all(isinstance(outcome, Release) for outcome in outcomes):
                 result = "released"
-        elif not crew.is_cancelled:
+        elif not call.crew.is_cancelled:
             allowed_s = deadline.deadline - (anyio.current_time() - duration_s)
             error = f"The handler did not end within {round(max(allowed_s, 0.0), 1):g} s (operation_timeout)."
             result = "timeout"
@@ -112,7 +134,7 @@ class Executor:
                 error=error,
             )
         )
-        self._completer.put(self._settlements(jobs, outcomes, limits), let_go)
+        self._completer.put(self._settlements(jobs, outcomes, call.limits), call.let_go)
 
     def _settlements(self, jobs: Sequence[Job], outcomes: Sequence[Outcome | None], limits: Limits) -> list[Settlement]:
         """None for all = their rows are left alone."""

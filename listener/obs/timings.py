@@ -27,8 +27,8 @@ class Timings:
 
     def show(self, queue: str) -> None:
         """Make the series exist."""
-        self._counts.setdefault(queue, [0] * len(_BOUNDS))
-        self._sums.setdefault(queue, 0.0)
+        if queue not in self._counts:
+            self._counts[queue], self._sums[queue] = [0] * len(_BOUNDS), 0.0
 
     def observe(self, queue: str, seconds: Iterable[float]) -> None:
         """Count durations in."""

@@ -101,10 +101,10 @@ class _Queue:
                 return has_run
             if jobs := [job for job in claim.jobs if not self._is_again(job)]:
                 has_run = True
-                self._slots.take(self._table.queue.name)
                 async with Crew.gathered() as crew:
                     deadline_s = anyio.current_time() + self._limits.timeout_s
-                    self._executor.start(crew, jobs, self._limits, deadline_s, _nothing)
+                    call = self._executor.prepare(crew, jobs, self._limits, deadline_s, _nothing)
+                    self._executor.begin(call)
                 await self.completer.flush()
 
     def _is_again(self, job: Job) -> bool:

@@ -13,7 +13,7 @@ class Call:
     """A call that waits until it is let go. stubborn: so many times it swallows its cancellation."""
 
     def __init__(self, crew: Crew, *, stubborn: int = 0, deadline_s: float = float("inf")) -> None:
-        self.scope = anyio.CancelScope(deadline=deadline_s)
+        self.scope = crew.scope(deadline_s)
         self.go = anyio.Event()
         self.cancellations = 0
         self.result = ""
@@ -88,6 +88,26 @@ async def test_a_deadline_ends_its_own_call_alone() -> None:
         assert other.result == ""
         other.go.set()
     assert other.result == "done"
+
+
+async def test_a_deadline_can_be_moved_either_way() -> None:
+    """One timer serves them all: none that was set for another deadline may keep it from going off, or end a call."""
+    now_s = anyio.current_time()
+    async with Crew.gathered() as crew:
+        first, second, third = (Call(crew, deadline_s=now_s + 600.0 + n) for n in range(3))
+        first.scope.deadline = now_s + 900.0
+        third.scope.deadline = now_s
+        await until_async(lambda: third.result == "cancelled", what="the third call to end")
+        assert (first.result, second.result) == ("", "")
+        second.scope.deadline = now_s + 0.05
+        second.scope.deadline = now_s + 300.0
+        late = Call(crew, deadline_s=now_s + 0.1)
+        await until_async(lambda: late.result == "cancelled", what="the last call to end")
+        first.scope.deadline = now_s
+        await until_async(lambda: first.result == "cancelled", what="the first call to end")
+        assert second.result == ""
+        second.go.set()
+    assert second.result == "done"
 
 
 async def test_an_error_of_our_own_ends_the_crew_and_is_raised() -> None:

@@ -57,10 +57,15 @@ async def asleep(database: Database, work: Work, limits: Limits) -> AsyncIterato
 async def lulled(database: Database, one: Bench, work: Work) -> None:
     """Have one row handled, which teaches the line, and wait until the queue sleeps again."""
     await until_async(lambda: one.of(BellArmed), what="the bell")
+    await sleeping(one)
     insert(database)
-    one.dispatcher.hear()
+    one.dispatcher.hear()  # by a quick claim: the look at all rows after arming was waited for
     await quiet(work, 1)
     await sleeping(one)
+    line = one.table.line
+    assert line is not None
+    await until_async(lambda: is_free(line) and line._names, what="the line")
+    one.events.clear()
 
 
 def is_free(line: Line) -> bool:
@@ -72,10 +77,6 @@ async def sleeping(one: Bench) -> None:
     await until_async(
         lambda: one.wake.is_asleep and not claims.has_postponed and not claims._looks_at_all, what="its sleep"
     )
-    line = one.table.line
-    assert line is not None
-    await until_async(lambda: is_free(line) and line._names, what="the line")
-    one.events.clear()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

@@ -142,9 +142,8 @@ class Bench:
     def start(self, crew: Crew, jobs: Sequence[Job], limits: Limits | None = None) -> list[Job]:
         """Begin a call as the dispatcher would; returns a list that gets the jobs when they are let go."""
         limits, gone = limits or self.limits, list[Job]()
-        self.slots.take(self.table.queue.name)
         deadline_s = anyio.current_time() + limits.timeout_s
-        self.executor.start(crew, jobs, limits, deadline_s, lambda: gone.extend(jobs))
+        self.executor.begin(self.executor.prepare(crew, jobs, limits, deadline_s, lambda: gone.extend(jobs)))
         return gone
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:

@@ -1,0 +1,238 @@
+"""Rows that are claimed a moment before a slot is free for them: soon begun, or given back, and never more calls."""
+
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import anyio
+import pytest
+from conftest import Database
+from queues import SESSION, counts, insert, open_pool, read_all
+from waiting import until_async
+from workbench import Bench, Work, quiet
+
+from listener.core.events import Checked, Woke
+from listener.core.job import Job
+from listener.core.outcome import Done, Outcome
+from listener.core.queue import Limits, Queue
+from listener.engine import held
+from listener.engine.crew import Crew
+from listener.engine.executor import Executor
+from listener.engine.slots import Slots
+
+pytestmark = pytest.mark.anyio
+
+SLOTS = 3
+
+
+@asynccontextmanager
+async def short(database: Database, work: Work, rows: int = 30, **options: object) -> AsyncIterator[Bench]:
+    """A queue whose calls were short of late, and many rows."""
+    insert(database, rows)
+    async with open_pool(database, max_size=4) as pool:
+        one = Bench(pool, work, limits=Limits(concurrency=SLOTS), **options)  # type: ignore[arg-type]
+        one.executor.mean_s = 0.0
+        yield one
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is ready stays ready for longer than the test may last."""
+    monkeypatch.setattr(held, "_PATIENCE_S", 600.0)
+
+
+async def until_ready(one: Bench, work: Work) -> None:
+    """Wait until every slot has its call and as many rows again are ready."""
+    await quiet(work, SLOTS)
+    await until_async(lambda: len(one.dispatcher._claimer.held._ready) == SLOTS, what="rows to be ready")
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_as_many_rows_again_as_calls_are_ready_while_calls_are_short(database: Database) -> None:
+    """Never more calls than slots, no claim for one row, each row once, in order."""
+    work = Work()
+    async with short(database, work) as one, one.running():
+        await until_ready(one, work)
+        await until_async(lambda: one.wake.is_asleep, what="the end of the look")
+        assert counts(database) == {"Processing": 2 * SLOTS, "Pending": 30 - 2 * SLOTS}
+        assert [event.claimed for event in one.of(Checked)] == [SLOTS, SLOTS], "plenty is known by the first claim"
+        work.open.set()
+        await until_async(lambda: counts(database) == {"Uploaded": 30}, what="all done")
+    assert work.most_active == SLOTS
+    assert work.seen == sorted(row["id"] for row in read_all(database))
+    assert {event.claimed for event in one.of(Checked)} <= {0, 2, 3, 4, 5, 6}
+
+
+async def test_long_calls_have_none_ready(database: Database) -> None:
+    """One call of a second outweighs thirty short ones."""
+    work = Work()
+    async with short(database, work) as one, one.running():
+        one.executor.mean_s = 0.03
+        await quiet(work, SLOTS)
+        await until_async(lambda: one.wake.is_asleep, what="the end of the look")
+        assert counts(database) == {"Processing": SLOTS, "Pending": 30 - SLOTS}
+
+
+class Open:
+    """A gate that lets all claims pass."""
+
+    async def admit(self) -> None:
+        pass
+
+    async def withdraw(self) -> None:
+        pass
+
+
+async def test_where_each_call_is_paid_for_none_are_ready(database: Database) -> None:
+    """What a gate admits are calls that begin now."""
+    work = Work()
+    async with short(database, work, gate=Open()) as one, one.running():
+        await quiet(work, SLOTS)
+        await until_async(lambda: one.wake.is_asleep, what="the end of the look")
+        assert counts(database) == {"Processing": SLOTS, "Pending": 30 - SLOTS}
+
+
+async def test_calls_are_known_to_be_short_by_their_ends(database: Database) -> None:
+    """About a hundred short ones have to be seen."""
+    work = Work()
+    work.open.set()
+    async with short(database, work, rows=300) as one, one.running():
+        one.executor.mean_s = 1.0
+        await until_async(lambda: counts(database) == {"Uploaded": 300}, what="all done")
+    assert max(event.claimed for event in one.of(Checked)[:20]) == SLOTS
+    assert max(event.claimed for event in one.of(Checked)) > SLOTS
+
+
+async def test_what_has_no_slot_soon_is_given_back(database: Database) -> None:
+    """Once: the calls are long now, whatever they were; it counts no attempt, and another listener may have it."""
+    work = Work()
+    async with short(database, work) as one, one.running():
+        await until_ready(one, work)
+        await until_async(lambda: counts(database).get("Processing") == SLOTS, what="the others to be given back")
+        await until_async(lambda: "reopened" in {event.reason for event in one.of(Woke)}, what="the look after it")
+        await until_async(lambda: one.wake.is_asleep, what="its end")
+        assert sum(event.claimed for event in one.of(Checked)) == 2 * SLOTS, "not claimed again"
+        assert {row["attempts"] for row in read_all(database) if row["status"] == "Pending"} == {0}
+        work.open.set()
+        await until_async(lambda: counts(database) == {"Uploaded": 30}, what="all done")
+    assert sorted(work.seen) == sorted(set(work.seen))
+    assert work.most_active == SLOTS
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_switched_off_none_of_them_begins(database: Database) -> None:
+    """A configuration takes effect at once: only calls go on."""
+    work = Work()
+    async with short(database, work) as one, one.running():
+        await until_ready(one, work)
+        one.limits = replace(one.limits, enabled=False)
+        one.wake.ring("config")
+        await until_async(lambda: counts(database)["Processing"] == SLOTS, what="the others to be given back")
+        work.open.set()
+        await until_async(lambda: counts(database).get("Uploaded") == SLOTS, what="the calls to end")
+        assert len(work.calls) == SLOTS
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_a_lower_concurrency_counts_for_them(database: Database) -> None:
+    work = Work()
+    async with short(database, work) as one, one.running():
+        await until_ready(one, work)
+        one.limits = replace(one.limits, concurrency=1)
+        one.wake.ring("config")
+        await until_async(lambda: counts(database)["Processing"] == SLOTS + 1, what="all but one to be given back")
+        work.most_active = 0
+        work.open.set()
+        await until_async(lambda: counts(database) == {"Uploaded": 30}, what="all done")
+    assert work.most_active == 1
+    assert sorted(work.seen) == sorted(set(work.seen))
+
+
+@pytest.mark.usefixtures("_patient")
+@pytest.mark.parametrize("is_stopped", [True, False])
+async def test_at_the_end_they_are_given_back_or_left_to_the_rescue(database: Database, is_stopped: bool) -> None:
+    """A stop gives them back while calls go on; when the session is lost, they are somebody else's to take."""
+    work = Work()
+    async with short(database, work) as one, anyio.create_task_group() as outer:
+        outer.start_soon(one.completer.run)
+        async with Crew.gathered() as crew, anyio.create_task_group() as dispatching:
+            dispatching.start_soon(one.dispatcher.run, SESSION, crew, await one.bell(outer))
+            await until_ready(one, work)
+            if is_stopped:
+                one.dispatcher.stop()
+                await until_async(lambda: counts(database)["Processing"] == SLOTS, what="the others to be given back")
+                work.open.set()
+            else:
+                dispatching.cancel_scope.cancel("the session is lost")
+                crew.cancel()
+        await one.completer.flush()
+        outer.cancel_scope.cancel("all is settled")
+        if is_stopped:
+            assert counts(database) == {"Uploaded": SLOTS, "Pending": 30 - SLOTS}
+        else:
+            assert counts(database) == {"Processing": 2 * SLOTS, "Pending": 30 - 2 * SLOTS}
+        assert len(work.calls) == SLOTS
+        assert one.dispatcher.held() == []
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_a_new_session_does_not_begin_what_the_old_one_had_ready(database: Database) -> None:
+    work = Work()
+    async with short(database, work) as one, one.running():
+        await until_ready(one, work)
+        holder = one.dispatcher._claimer.held
+        holder.begin(Crew())
+        assert (holder.claims(), holder._ready) == ([], deque())
+        assert len(one.executor._deadlines) == SLOTS
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_while_outcomes_pile_up_none_of_them_begins(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work()
+    async with short(database, work) as one, one.running():
+        await until_ready(one, work)
+        with monkeypatch.context() as patch:
+            patch.setattr(Executor, "is_behind", True)
+            work.open.set()
+            await until_async(lambda: counts(database).get("Uploaded") == SLOTS, what="the calls to end")
+            assert len(work.calls) == SLOTS
+        one.dispatcher.slot_freed()
+        await until_async(lambda: counts(database) == {"Uploaded": 30}, what="all done")
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_a_new_operation_timeout_counts_for_them(database: Database) -> None:
+    """The rescue goes by the new one at once: their deadline runs from the claim as that of a call does."""
+    work = Work()
+    async with short(database, work) as one, one.running():
+        await until_ready(one, work)
+        deadlines = [call.deadline.deadline for _, call in one.dispatcher._claimer.held._ready]
+        one.executor.prolong(-100.0)
+        assert [call.deadline.deadline for _, call in one.dispatcher._claimer.held._ready] == [
+            deadline - 100.0 for deadline in deadlines
+        ]
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_they_do_not_pass_a_queue_that_stands_before_them(database: Database) -> None:
+    """A common slot goes to who is next in line."""
+    database.execute('CREATE TABLE "Other" (LIKE orders_inbox INCLUDING ALL); GRANT ALL ON "Other" TO PUBLIC')
+    slots = Slots(lambda: 1, place=lambda queue: 1 if queue == "other" else 5)
+    order: list[str] = []
+
+    def noted(jobs: Sequence[Job]) -> Sequence[Outcome]:
+        order.append(jobs[0].queue)
+        return [Done() for _ in jobs]
+
+    works = [Work(noted), Work(noted)]
+    works[1].open.set()
+    queue = Queue(name="other", table="Other")
+    async with short(database, works[0], slots=slots) as one, open_pool(database, max_size=4) as pool, one.running():
+        await until_async(lambda: counts(database).get("Processing") == 2, what="a row to be ready")
+        database.execute("INSERT INTO \"Other\" SELECT * FROM orders_inbox WHERE status = 'Pending' LIMIT 1")
+        async with Bench(pool, works[1], slots=slots, limits=Limits(), queue=queue).running():
+            await until_async(lambda: slots._waiting_since, what="the other queue to stand in line")
+            works[0].open.set()
+            await until_async(lambda: len(order) >= 3, what="three calls")
+    assert order[:3] == ["upload", "other", "upload"]
