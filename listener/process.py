@@ -200,19 +200,19 @@ class Process:
         self._dispatchers.append(dispatcher)
         self._rescuer.add(table, lambda: limits(self.live).timeout_s)
         self._survey.add(dispatcher, lambda: limits(self.live).timeout_s)
-        self.configuration.on_change(self._follower(name, limits, wake, executor))
+        self.configuration.on_change(self._follower(name, limits, dispatcher, executor))
         self.supervisor.add(Worker(dispatcher=dispatcher, completer=completer))
 
     def _follower(
-        self, name: str, limits: Callable[[LiveConfig], Limits], wake: Wake, executor: Executor
+        self, name: str, limits: Callable[[LiveConfig], Limits], dispatcher: Dispatcher, executor: Executor
     ) -> Callable[[LiveConfig, LiveConfig], None]:
         def may_claim(live: LiveConfig) -> tuple[object, ...]:
             return limits(live), self._most(live), live.notifications_enabled(name), live.doorbell_enabled
 
         def follow(before: LiveConfig, after: LiveConfig) -> None:
             if may_claim(after) != may_claim(before):
-                wake.ring("config")
-            wake.retime()  # a sleep that was long under the old values gets shorter now
+                dispatcher.reconfigured()
+            dispatcher.wake.retime()  # a sleep that was long under the old values gets shorter now
             executor.prolong(limits(after).timeout_s - limits(before).timeout_s)
 
         return follow

@@ -88,7 +88,7 @@ class Claimer:
         self._limits = limits
         self._session_key = 0
         self._sent: _Ask | None = None
-        self.held = Held(table.queue.name, executor, slots)
+        self.held = Held(table.queue.name, executor, slots, limits)
         self._was_full = False
         self._locked_pause_s = _LOCKED_PAUSE_S
         self._trail = Trail(_AGAIN_ROWS)
@@ -190,7 +190,7 @@ class Claimer:
         # From here to the crew nothing awaits: what the claim returned is ours, also if we were cancelled meanwhile.
         jobs = claim.jobs
         batches = [[job] for job in jobs] if limits.batch_size == 1 else [jobs] if jobs else []
-        self.held.take(batches, limits, anyio.current_time() + limits.timeout_s, ask.free)
+        self.held.take(batches, limits, ask.limits, ask.free)
         search_s = duration_s if claim.search_s is None else claim.search_s
         if not is_onward:
             self._spare(search_s - len(claim.jobs) * _ROW_S, is_quick=is_quick)

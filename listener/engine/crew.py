@@ -36,7 +36,7 @@ def _timed(usual: Any) -> type[Any]:
 
 
 class Crew:
-    """The calls of one session, of all its queues. is_cancelled: they are to end, whatever their deadlines."""
+    """The calls of one session, of all its queues. is_cancelled: they are to end, whatever their deadlines, or have."""
 
     def __init__(self) -> None:
         self.is_cancelled = False
@@ -62,6 +62,7 @@ class Crew:
                     crew.cancel()
                     with anyio.CancelScope(shield=True):
                         await crew._until_ended()
+                crew.is_cancelled = True
                 crew._stop_timer()
         if crew._failure is not None:
             raise crew._failure

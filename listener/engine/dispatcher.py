@@ -83,11 +83,10 @@ class Dispatcher:
         self._poll_s = poll_s
         self._spares_writers = spares_writers
         self._bell: Bell | None = None
-        self._unheeded_rings = 0
         self._claimer = Claimer(table, executor, slots, wake, publish, gate=gate, limits=limits)
         self._has_strays = self._was_quiet = self._wants_slot = self._has_plenty = False
         self._found: Found | None = None
-        self._troubles = 0
+        self._troubles = self._unheeded_rings = 0
         self._last_trouble = ""
         slots.on_freed(self.name, self.slot_freed)
 
@@ -115,6 +114,11 @@ class Dispatcher:
                 self._claimer.send(free, limits)
         self.wake.ring("notify")
 
+    def reconfigured(self) -> None:
+        """Our limits may have changed: look by the new ones."""
+        self._claimer.held.heed_limits()
+        self.wake.ring("config")
+
     def peers_changed(self) -> None:
         """A listener has come or gone: who sleeps may have lost its bell, so look, and ring on if there is no slot."""
         if self._bell is not None:
@@ -135,9 +139,8 @@ class Dispatcher:
 
     async def run(self, session_key: int, crew: Crew, bell: Bell) -> None:
         """Look at every wake until stopped. Handler calls join the `crew`. Raises SessionLost."""
-        self._bell = bell
+        self._bell, self._found = bell, None
         self._claimer.begin(session_key, crew)
-        self._found = None
         self.wake.ring("start")
         while not self._claimer.is_stopping:
             reasons = await self.wake.wait(self._poll_s)
@@ -156,14 +159,13 @@ class Dispatcher:
             except DatabaseError as error:
                 self._has_strays = True  # the claim may have been committed although its reply was lost
                 self._publish(Trouble(where=f"{self.name} claim", error=str(error)))
-                self._troubles += 1
-                self._last_trouble = str(error)
+                self._troubles, self._last_trouble = self._troubles + 1, str(error)
                 if self._troubles == 1:
                     bell.owes = True  # they may be able to look; once, else they would tell us in turn, for ever
                 self.wake.ring_in(min(_TROUBLE_CAP_S, _TROUBLE_BASE_S * 2.0 ** min(self._troubles - 1, 10)))
                 await bell.call_others()
-        self._claimer.held.give_back()
         bell.silence()
+        await self._claimer.held.end()
         bell.owes = True  # what only we knew of, a retry or the look after arming, is theirs from now on
         await bell.call_others()
 
@@ -251,7 +253,6 @@ class Dispatcher:
         """Claim once; None = it was full, there may be more."""
         is_first = reasons != _BY_SLOT
         limits, free, most = self._limits(), 0, 0
-        self._claimer.held.heed(limits)
         if not self._claimer.has_sent:  # what is on its way has its slots, and is ours whatever has changed
             if self._claimer.is_stopping:
                 return Found.NO_SLOT
@@ -287,8 +288,7 @@ class Dispatcher:
         return self._slots.ask(self.name, 0 if self._executor.is_behind else limits.concurrency)
 
     def _tell_unannounced(self, jobs: Sequence[Job], bell: Bell) -> None:
-        count = sum(job.due_for_s > _UNANNOUNCED_AFTER_S for job in jobs)
-        if count:
+        if count := sum(job.due_for_s > _UNANNOUNCED_AFTER_S for job in jobs):
             bell.silence()  # another table may have its name by now, and that one's bell is off: turn it on anew
             self._publish(Unannounced(queue=self.name, count=count))
 

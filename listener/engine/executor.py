@@ -80,12 +80,15 @@ class Executor:
         self._slots.take(self._queue)
         call.crew.start(self._run(call), call.deadline)
 
-    def give_back(self, call: Call) -> None:
-        """Give the rows of a call back that has not begun; if they are being rescued, leave them alone."""
+    def drop(self, call: Call, *, gives_back: bool) -> None:
+        """Let go of a call that has not begun; gives_back: or leave its rows to the rescue."""
         self._deadlines.discard(call.deadline)
-        is_ours = self._is_releasing() or not call.crew.is_cancelled
-        outcomes = [Release()] * len(call.jobs) if is_ours else []
+        outcomes = [Release()] * len(call.jobs) if gives_back else []
         self._completer.put(self._settlements(call.jobs, outcomes, call.limits), call.let_go)
+
+    async def flush(self) -> None:
+        """Wait until the outcomes known by now are written."""
+        await self._completer.flush()
 
     @property
     def is_behind(self) -> bool:

@@ -43,10 +43,16 @@ class Slots:
         """Handler calls of one queue running in this process."""
         return self._active[queue]
 
-    def ask(self, queue: str, concurrency: int) -> int:
+    @property
+    def has_line(self) -> bool:
+        """Whether queues stand in line for a common slot."""
+        return bool(self._waiting_since)
+
+    def ask(self, queue: str, concurrency: int, *, joins: bool = True) -> int:
         """How many more calls the queue may start; never negative, also after the limits were lowered.
 
-        0 for want of a common slot puts it in line until it asks again and gets one, or does `leave`.
+        0 for want of a common slot puts it in line until it asks again and gets one, or does `leave`; joins: unless it
+        has rows ready, and will be told of the next free slot.
         """
         own = concurrency - self._active[queue] - self._reserved[queue]
         if own <= 0:
@@ -57,7 +63,8 @@ class Slots:
         if room > len(before):
             self._waiting_since.pop(queue, None)
             return min(own, room - len(before))
-        self._waiting_since.setdefault(queue, self._clock())
+        if joins:
+            self._waiting_since.setdefault(queue, self._clock())
         if room > 0:
             self._tell(before)  # time may have put them there since they were told: then nobody else would
         return 0

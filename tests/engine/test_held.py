@@ -4,11 +4,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from math import inf
 
 import anyio
 import pytest
 from conftest import Database
-from queues import SESSION, counts, insert, open_pool, read_all
+from queues import SESSION, counts, insert, open_pool, read_all, waiting
 from waiting import until_async
 from workbench import Bench, Work, quiet
 
@@ -127,7 +128,7 @@ async def test_switched_off_none_of_them_begins(database: Database) -> None:
     async with short(database, work) as one, one.running():
         await until_ready(one, work)
         one.limits = replace(one.limits, enabled=False)
-        one.wake.ring("config")
+        one.dispatcher.reconfigured()
         await until_async(lambda: counts(database)["Processing"] == SLOTS, what="the others to be given back")
         work.open.set()
         await until_async(lambda: counts(database).get("Uploaded") == SLOTS, what="the calls to end")
@@ -140,7 +141,7 @@ async def test_a_lower_concurrency_counts_for_them(database: Database) -> None:
     async with short(database, work) as one, one.running():
         await until_ready(one, work)
         one.limits = replace(one.limits, concurrency=1)
-        one.wake.ring("config")
+        one.dispatcher.reconfigured()
         await until_async(lambda: counts(database)["Processing"] == SLOTS + 1, what="all but one to be given back")
         work.most_active = 0
         work.open.set()
@@ -201,6 +202,20 @@ async def test_while_outcomes_pile_up_none_of_them_begins(database: Database, mo
         await until_async(lambda: counts(database) == {"Uploaded": 30}, what="all done")
 
 
+async def test_while_outcomes_pile_up_none_are_claimed(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work()
+    async with short(database, work) as one, one.running():
+        one.executor.mean_s = 1.0
+        await quiet(work, SLOTS)
+        await until_async(lambda: one.wake.is_asleep, what="the end of the look")
+        with monkeypatch.context() as patch:
+            patch.setattr(Executor, "is_behind", True)
+            one.executor.mean_s = 0.0
+            one.wake.ring("notify")
+            await until_async(lambda: one.wake.is_asleep, what="a look")
+            assert counts(database) == {"Processing": SLOTS, "Pending": 30 - SLOTS}
+
+
 @pytest.mark.usefixtures("_patient")
 async def test_a_new_operation_timeout_counts_for_them(database: Database) -> None:
     """The rescue goes by the new one at once: their deadline runs from the claim as that of a call does."""
@@ -228,11 +243,114 @@ async def test_they_do_not_pass_a_queue_that_stands_before_them(database: Databa
     works = [Work(noted), Work(noted)]
     works[1].open.set()
     queue = Queue(name="other", table="Other")
-    async with short(database, works[0], slots=slots) as one, open_pool(database, max_size=4) as pool, one.running():
-        await until_async(lambda: counts(database).get("Processing") == 2, what="a row to be ready")
-        database.execute("INSERT INTO \"Other\" SELECT * FROM orders_inbox WHERE status = 'Pending' LIMIT 1")
-        async with Bench(pool, works[1], slots=slots, limits=Limits(), queue=queue).running():
-            await until_async(lambda: slots._waiting_since, what="the other queue to stand in line")
-            works[0].open.set()
-            await until_async(lambda: len(order) >= 3, what="three calls")
+    async with short(database, works[0], slots=slots) as one, open_pool(database, max_size=4) as pool:
+        one.limits = Limits()
+        async with one.running():
+            await until_async(lambda: len(one.dispatcher._claimer.held._ready) == 1, what="a row to be ready")
+            database.execute("INSERT INTO \"Other\" SELECT * FROM orders_inbox WHERE status = 'Pending' LIMIT 1")
+            async with Bench(pool, works[1], slots=slots, limits=Limits(), queue=queue).running():
+                await until_async(lambda: slots.has_line, what="the other queue to stand in line")
+                works[0].open.set()
+                await until_async(lambda: len(order) >= 3, what="three calls")
     assert order[:3] == ["upload", "other", "upload"]
+
+
+async def test_who_wants_a_common_slot_has_none_ready_and_leaves_the_line(database: Database) -> None:
+    """A queue that stood in line, and slept there, would keep the slot from all others."""
+    slots = Slots(lambda: 1)
+    work = Work()
+    async with short(database, work, rows=2, slots=slots) as one:
+        one.dispatcher._claimer._quick_from = inf
+        async with one.running():
+            await quiet(work, 1)
+            await until_async(lambda: one.wake.is_asleep, what="the end of the look")
+            assert counts(database) == {"Processing": 1, "Pending": 1}
+            work.open.set()
+            await until_async(lambda: counts(database) == {"Uploaded": 2}, what="all done")
+            await until_async(lambda: one.wake.is_asleep and not one.dispatcher._wants_slot, what="its sleep")
+            assert not slots.has_line
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_rows_without_a_slot_stand_in_no_line(database: Database) -> None:
+    """They are told of every slot all the same."""
+    most = 2 * SLOTS
+    slots = Slots(lambda: most)
+    work = Work()
+    async with short(database, work, slots=slots) as one, one.running():
+        await until_ready(one, work)
+        most = 0
+        work.open.set()
+        await until_async(lambda: counts(database).get("Uploaded") == SLOTS, what="the calls to end")
+        assert not slots.has_line
+        most = 2 * SLOTS
+        one.dispatcher.slot_freed()
+        await until_async(lambda: counts(database) == {"Uploaded": 30}, what="all done")
+
+
+@pytest.mark.usefixtures("_patient")
+@pytest.mark.parametrize("change", [{"enabled": False}, {"concurrency": 1}])
+async def test_what_a_claim_brings_under_other_limits_begins_only_where_a_slot_was_kept(
+    database: Database, change: dict[str, int]
+) -> None:
+    """The claim waits behind a person's lock while a configuration changes."""
+    work = Work()
+    async with short(database, work) as one, one.running():
+        await until_ready(one, work)
+        with database.connect() as person, person.transaction():
+            person.execute("LOCK TABLE orders_inbox IN EXCLUSIVE MODE")
+            work.open.set()
+            await until_async(lambda: one.dispatcher._claimer.held._coming > 0, what="a claim of more than slots")
+            await until_async(lambda: len(work.calls) == 2 * SLOTS, what="those that were ready")
+            kept, work.most_active = one.slots._reserved.total(), 0
+            one.limits = replace(one.limits, **change)  # type: ignore[arg-type]
+            one.dispatcher.reconfigured()
+        await until_async(lambda: not one.dispatcher._claimer.held._coming, what="the claim")
+        if one.limits.enabled:
+            await until_async(lambda: counts(database) == {"Uploaded": 30}, what="all done")
+        else:
+            await until_async(lambda: "Processing" not in counts(database), what="the others to be given back")
+            assert len(work.calls) == 2 * SLOTS + kept
+        assert work.most_active <= max(1, kept)
+
+
+async def test_calls_with_little_time_have_none_ready(database: Database) -> None:
+    """It runs from the claim: one that began late would be ended early, and charged with it."""
+    work = Work()
+    async with short(database, work) as one:
+        one.limits = replace(one.limits, timeout_s=0.9)
+        async with one.running():
+            await quiet(work, SLOTS)
+            await until_async(lambda: one.wake.is_asleep, what="the end of the look")
+            assert counts(database) == {"Processing": SLOTS, "Pending": 30 - SLOTS}
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_at_a_stop_others_are_called_when_it_is_written(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ring before that would find nothing, and there is no other."""
+    work, called = Work(), list[dict[str, int]]()
+    async with short(database, work) as one, anyio.create_task_group() as outer:
+        outer.start_soon(one.completer.run)
+        async with Crew.gathered() as crew:
+            bell = await one.bell(outer)
+
+            async def note(*_: object) -> None:
+                called.append(counts(database))
+
+            monkeypatch.setattr(bell, "call_others", note)
+            async with anyio.create_task_group() as dispatching:
+                dispatching.start_soon(one.dispatcher.run, SESSION, crew, bell)
+                await until_ready(one, work)
+                with database.connect() as person, person.transaction():
+                    person.execute("SELECT FROM orders_inbox WHERE status = 'Processing' FOR UPDATE")
+                    one.dispatcher.stop()
+                    await until_async(
+                        lambda: waiting(database, "order-listener upload settle"),
+                        what="the write to wait",
+                    )
+            work.open.set()
+        await one.completer.flush()
+        outer.cancel_scope.cancel("all is settled")
+    assert called[-1] == {"Processing": SLOTS, "Pending": 30 - SLOTS}
