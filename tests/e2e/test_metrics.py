@@ -22,6 +22,10 @@ def uploads(server: Any, template: str, tmp_path_factory: pytest.TempPathFactory
         everything.configure(fast_polling_interval=1)
         everything.api.fault({"order_error": {"bad-1": "No such country"}})
         everything.start(SHIPSTATION_RATE_LIMIT=str(CALLS_PER_WINDOW), SHIPSTATION_RATE_WINDOW="3600")
+        looks = everything.listeners.all[0]
+        until(
+            lambda: scrape(looks).by("action", "listener_checks_total")["skip"], deadline_s=60, what="the look at start"
+        )
         everything.orders.insert(7)
         everything.orders.insert(1, prefix="bad")
         everything.orders.insert(1, prefix="worse", payload={**PAYLOAD, "items": []})
