@@ -72,7 +72,8 @@ class Completer:
     async def flush(self) -> None:
         """Wait until all that was handed over is written."""
         while self._parcels:
-            self._emptied = anyio.Event()
+            if self._emptied.is_set():  # several may wait, for the same one
+                self._emptied = anyio.Event()
             await self._emptied.wait()
 
     async def run(self) -> None:

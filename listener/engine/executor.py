@@ -81,9 +81,9 @@ class Executor:
         call.crew.start(self._run(call), call.deadline)
 
     def drop(self, call: Call, *, gives_back: bool) -> None:
-        """Let go of a call that has not begun; gives_back: or leave its rows to the rescue."""
+        """Let go of a call that has not begun; gives_back: or, but for a shutdown, leave its rows to the rescue."""
         self._deadlines.discard(call.deadline)
-        outcomes = [Release()] * len(call.jobs) if gives_back else []
+        outcomes = [Release()] * len(call.jobs) if gives_back or self._is_releasing() else []
         self._completer.put(self._settlements(call.jobs, outcomes, call.limits), call.let_go)
 
     async def flush(self) -> None:

@@ -51,8 +51,8 @@ class Slots:
     def ask(self, queue: str, concurrency: int, *, joins: bool = True) -> int:
         """How many more calls the queue may start; never negative, also after the limits were lowered.
 
-        0 for want of a common slot puts it in line until it asks again and gets one, or does `leave`; joins: unless it
-        has rows ready, and will be told of the next free slot.
+        0 for want of a common slot puts it in line until it asks again and gets one, or does `leave`; not without
+        `joins`, for rows that it holds already.
         """
         own = concurrency - self._active[queue] - self._reserved[queue]
         if own <= 0:

@@ -189,6 +189,23 @@ async def test_a_new_session_does_not_begin_what_the_old_one_had_ready(database:
 
 
 @pytest.mark.usefixtures("_patient")
+@pytest.mark.parametrize("is_shutdown", [True, False])
+async def test_in_a_cancelled_crew_none_of_them_begins(database: Database, is_shutdown: bool) -> None:
+    """A shutdown gives them back; who has lost the session leaves them to the rescue."""
+    work = Work()
+    async with short(database, work) as one:
+        one.is_releasing = is_shutdown
+        async with one.running() as crew:
+            await until_ready(one, work)
+            one.dispatcher._claimer.is_stopping = True
+            crew.cancel()
+            await until_async(lambda: not work.active, what="the calls to end")
+            assert not one.dispatcher._claimer.held._ready
+        assert counts(database).get("Processing", 0) in ({0} if is_shutdown else {2 * SLOTS})
+    assert len(work.calls) == SLOTS
+
+
+@pytest.mark.usefixtures("_patient")
 async def test_while_outcomes_pile_up_none_of_them_begins(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     work = Work()
     async with short(database, work) as one, one.running():
