@@ -25,6 +25,7 @@ COUNT_LIMIT = 10_000
 _NEVER_S = 10 * 365 * 86_400.0
 # Priority and due time; not the key: Python need not be able to compare what Postgres can.
 _urgency = itemgetter(0, 1)
+_is_due = itemgetter(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,8 @@ class QueueTable:
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Write outcomes, each fenced by its claim. All or nothing: one bad value refuses the whole statement."""
         rows = await self._pool.fetch(self._settle, self._settle_params(settlements), name=self.queue.name)
+        if len(rows) == len(settlements) and not any(map(_is_due, rows)):
+            return Settled([], [])  # as nearly always
         is_due = {(key, claim_id): due for key, claim_id, due in rows}
         jobs = [s.job for s in settlements]
         return Settled(
@@ -215,16 +218,17 @@ class QueueTable:
         return [row["job_key"] for row in rows], rows[0]["rows"] if rows else 0
 
     def _settle_params(self, settlements: Sequence[Settlement]) -> dict[str, Any]:
+        written = settlements if any(s.kind is not Settle.COMPLETE or s.values for s in settlements) else ()
         try:
             return {
                 "keys": numbers([s.job.id for s in settlements]),
                 "claims": numbers([s.job.claim_id for s in settlements]),
-                "kinds": unless([s.kind.value for s in settlements], Settle.COMPLETE.value),
+                "kinds": unless([s.kind.value for s in written], Settle.COMPLETE.value),
                 "revisions": numbers(unless([s.job.revision for s in settlements], 0)),
-                "delays": unless([float(s.delay_s) for s in settlements], 0.0),  # int beside float is refused
-                "errors": unless([storable(s.error) for s in settlements], None),
+                "delays": unless([float(s.delay_s) for s in written], 0.0),  # int beside float is refused
+                "errors": unless([storable(s.error) for s in written], None),
                 "values": unless(
-                    [json.dumps(dict(s.values), default=jsonable) if s.values else None for s in settlements], None
+                    [json.dumps(dict(s.values), default=jsonable) if s.values else None for s in written], None
                 ),
             }
         except (TypeError, ValueError, OverflowError) as error:
@@ -242,7 +246,7 @@ class QueueTable:
                 attempt=row[4],
                 revision=row[5],
                 due_for_s=max(row[6], 0.0),
-                row=(content := dict(zip(columns, row[7:], strict=False))),
+                row=(content := dict(zip(columns, row[7:]))),  # noqa: B905 - strict=False takes 0.2 of 0.6 µs
                 label=None if label is None else content[label],
             )
             for row in rows

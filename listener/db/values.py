@@ -55,25 +55,26 @@ def _tolerant(usual: type[AnyLoader], endless: dict[bytes, Any]) -> type[Loader]
 
 class _Json(Loader):
     """Reads JSON; what Python cannot hold becomes a text that says so. From text: json.loads asks bytes each time what
-    encoding they have (500 bytes in 2.4 µs against 1.5, measured)."""
+    encoding they have. Not by `decode`: it looks for blanks around, and for more behind, with two expressions, but the
+    server has checked that there is nothing more (500 bytes in 2.4, 1.5 and, so, 1.0 µs, measured)."""
 
-    _decode = staticmethod(json.JSONDecoder().decode)
+    _decode = staticmethod(json.JSONDecoder().raw_decode)
 
     def load(self, data: Buffer) -> Any:
         try:
-            return self._decode(str(data, "utf-8"))
+            return self._decode(str(data, "utf-8").strip())[0]
         except (ValueError, RecursionError) as error:
             return f"unreadable JSON: {error}"
 
 
 def numbers(values: list[Any]) -> Any:
     """Write whole numbers as the server reads an array: psycopg takes 3 µs for each (measured), this a tenth."""
-    return f"{{{','.join(map(str, values))}}}" if all(type(value) is int for value in values) else values
+    return f"{{{','.join(map(str, values))}}}" if set(map(type, values)) <= {int} else values
 
 
 def unless(values: list[Any], usual: Any) -> list[Any]:
     """Send nothing when every value is the usual one."""
-    return [] if all(value == usual for value in values) else values
+    return [] if values.count(usual) == len(values) else values
 
 
 def storable(text: str | None) -> str | None:

@@ -22,7 +22,7 @@ _RETRY_CAP_S = 2.0
 _GATHER_S = 0.004
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Parcel:
     settlements: Sequence[Settlement]
     written: Callable[[], None]
@@ -151,15 +151,19 @@ class Completer:
         settled = await self._table.settle(settlements)
         lost = {(job.id, job.claim_id) for job in settled.lost}
         written = [s for s in settlements if (s.job.id, s.job.claim_id) not in lost] if lost else settlements
+        unusual = [s for s in written if s.kind is not Settle.COMPLETE]
+        outcomes = Counter(str(s.kind) for s in unusual)
+        if completed := len(written) - len(unusual):
+            outcomes[Settle.COMPLETE.value] = completed
         self._publish(
             SettledEvent(
                 queue=self._table.queue.name,
-                outcomes=dict(Counter(str(s.kind) for s in written)),
+                outcomes=outcomes,
                 lost=len(lost),
                 duration_s=time.perf_counter() - started,
             )
         )
-        for s in written:
+        for s in unusual:
             if s.kind in (Settle.FAIL, Settle.RETRY):
                 self._publish(
                     JobFailed(
@@ -173,6 +177,6 @@ class Completer:
                 )
         if settled.reopened:
             self._on_reopened()
-        delays = [s.delay_s for s in written if s.delay_s > 0]
+        delays = [s.delay_s for s in unusual if s.delay_s > 0]
         if delays:
             self._on_delayed(min(delays))

@@ -40,6 +40,7 @@ class Crew:
 
     def __init__(self) -> None:
         self.is_cancelled = False
+        self._loop = asyncio.get_running_loop()
         self._calls: dict[asyncio.Task[None], anyio.CancelScope] = {}
         self._whole = anyio.CancelScope()
         self._ended = anyio.Event()
@@ -78,13 +79,13 @@ class Crew:
         """Look then, or before, which calls are past their deadlines."""
         if at_s < self._look_at_s:
             self._stop_timer()
-            self._look_at_s, self._timer = at_s, asyncio.get_running_loop().call_at(at_s, self._look)
+            self._look_at_s, self._timer = at_s, self._loop.call_at(at_s, self._look)
 
     def start(self, call: Coroutine[Any, Any, None], scope: anyio.CancelScope) -> None:
         """Begin a call, which awaits nothing outside `scope`."""
         if self.is_cancelled:
             scope.cancel("the crew is cancelled")
-        task = asyncio.get_running_loop().create_task(call)
+        task = self._loop.create_task(call)
         self._calls[task] = scope
         self.look_at(scope.deadline)
         task.add_done_callback(self._end)
@@ -96,7 +97,7 @@ class Crew:
             scope.cancel("the crew is cancelled")
 
     def _look(self) -> None:
-        now_s, next_s = asyncio.get_running_loop().time(), inf
+        now_s, next_s = self._loop.time(), inf
         for scope in self._calls.values():
             if scope.deadline <= now_s:
                 scope.cancel("deadline exceeded")

@@ -117,7 +117,7 @@ class Executor:
         self.mean_s += (duration_s - self.mean_s) / _LAST_CALLS
         if not deadline.cancelled_caught:
             result = "failed" if error else "completed"
-            if all(isinstance(outcome, Release) for outcome in outcomes):
+            if isinstance(outcomes[0], Release) and all(isinstance(outcome, Release) for outcome in outcomes):
                 result = "released"
         elif not call.crew.is_cancelled:
             allowed_s = deadline.deadline - (anyio.current_time() - duration_s)

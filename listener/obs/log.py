@@ -14,6 +14,7 @@ from listener.core.tally import Tally
 # At most one METRICS line per queue and second: an idle hour stays 240 lines, a busy one 3,600.
 CHECK_LINE_EVERY_S = 1.0
 _level = logging.INFO
+_BORROWED = logging.getLogger("listener")
 _NAMES = {"upload": "Upload", "import": "XML import", "sync": "Unified sync"}
 
 
@@ -55,7 +56,7 @@ def own() -> Any:
 def borrowed() -> Any:
     """Return a logger for somebody else's program: it writes to `logging.getLogger("listener")`, as set up there."""
     return structlog.wrap_logger(
-        logging.getLogger("listener"),
+        _BORROWED,
         processors=[
             structlog.stdlib.filter_by_level,
             _without_nothing,
@@ -85,7 +86,7 @@ def tells_debug() -> bool:
 
 def borrowed_tells_debug() -> bool:
     """Whether the program's logging shows our debug lines."""
-    return logging.getLogger("listener").isEnabledFor(logging.DEBUG)
+    return _BORROWED.isEnabledFor(logging.DEBUG)
 
 
 def _adopt_libraries(shared: list[Any], renderer: Any, target: TextIO) -> None:

@@ -164,10 +164,11 @@ class Metrics:
         match event:
             case e.OperationStarted(queue=queue, jobs=jobs):  # the first two: up to thousands a second
                 self._running[queue] += 1
-                self._pickup.observe(queue, (job.due_for_s for job in jobs))
+                for job in jobs:
+                    self._pickup.observe(queue, job.due_for_s)
             case e.OperationEnded(queue=queue, duration_s=duration_s):
                 self._running[queue] -= 1
-                self._handler.observe(queue, (duration_s,))
+                self._handler.observe(queue, duration_s)
             case e.Woke(queue=queue, reason=reason):
                 self._child(self._wakes, queue, reason).inc()
             case e.Rung(queue=queue, by=by):
@@ -179,7 +180,7 @@ class Metrics:
             case e.Checked(queue=queue, claimed=claimed, duration_s=duration_s):
                 self._child(self._checks, queue, "process" if claimed else "skip").inc()
                 self._child(self._claimed, queue).inc(claimed)
-                self._claim.observe(queue, (duration_s,))
+                self._claim.observe(queue, duration_s)
             case e.Settled(queue=queue, outcomes=outcomes, lost=lost):
                 for outcome, count in outcomes.items():
                     self._child(self._settled, queue, outcome).inc(count)

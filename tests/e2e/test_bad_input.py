@@ -163,18 +163,19 @@ def test_an_adopted_table_of_type_json_may_hold_what_jsonb_refuses(
         "surrogate": json.dumps(ship_to(name="A\ud800B")),
         "key": json.dumps({**PAYLOAD, "a\ud800": 1}),
         "emoji": json.dumps(ship_to(name="A 🚀 Buyer")),
+        "blanks": f" \r\n{json.dumps(PAYLOAD)}\t\n",
     }
     with services(database.service_url, api, tmp_path) as group:
         service = group.start().wait_ready()
         for number, text in texts.items():
             database.execute("INSERT INTO orders_inbox (order_number, payload) VALUES (%s, %s)", [number, text])
-        wait_for(orders, {"Uploaded": 1, "Failed": 3})
+        wait_for(orders, {"Uploaded": 2, "Failed": 3})
         assert service.stop() == 0
 
     assert "ship_to.name = 'A\\x00B': contains the control character U+0000" in orders.errors()["nul"]
     assert "U+D800" in orders.errors()["surrogate"]
     assert "U+D800" in orders.errors()["key"]
-    assert set(api.held()) == {"manual-emoji"}
+    assert set(api.held()) == {"manual-emoji", "manual-blanks"}
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ def test_the_exposition_is_the_same(observations: list[tuple[str, list[float]]])
     timings.show("a")
     histogram.labels("a")
     for queue, seconds in observations:
-        timings.observe(queue, seconds)
+        timings.show(queue)
         histogram.labels(queue)
         for one in seconds:
+            timings.observe(queue, one)
             histogram.labels(queue).observe(one)
     assert _series(ours) == _series(theirs)
 
