@@ -107,7 +107,7 @@ class Process:
         self._line = Line(self.pool, on_trouble=lambda error: self.bus.publish(Trouble(where="line", error=str(error))))
         self.configuration = Configuration(lambda: read_configuration(self.pool), self.bus.publish)
         self.configuration.on_change(self._announce)
-        self.slots = Slots(lambda: most(self.live), place=lambda queue: self.live.priority(queue))  # noqa: PLW0108
+        self.slots = Slots(self.configuration.figure(most), place=lambda queue: self.live.priority(queue))  # noqa: PLW0108
         self._rescuer, self._survey = Rescuer(self.bus.publish), Survey(SurveyStatement(self.pool).read)
 
     @property
@@ -164,8 +164,8 @@ class Process:
 
     def assign(self, assignment: Assignment) -> None:
         """Work on a queue; before `run` or while it prepares."""
-        table, limits, wake = assignment.table, assignment.limits, Wake(self._survey.next_poll)
-        name, gate = table.queue.name, assignment.gate
+        table, wake, figure = assignment.table, Wake(self._survey.next_poll), self.configuration.figure
+        name, gate, limits = table.queue.name, assignment.gate, figure(assignment.limits)
         completer = Completer(
             table,
             self.bus.publish,
@@ -190,17 +190,17 @@ class Process:
             self._survey,
             self.bus.publish,
             gate=gate,
-            limits=lambda: limits(self.live),
-            poll_s=lambda: self.live.poll_interval_s(name),
-            hears=lambda: self.live.notifications_enabled(name),
-            spares_writers=lambda: self.live.doorbell_enabled,
+            limits=limits,
+            poll_s=figure(lambda live: live.poll_interval_s(name)),
+            hears=figure(lambda live: live.notifications_enabled(name)),
+            spares_writers=figure(lambda live: live.doorbell_enabled),
         )
         table.line = self._line
         self.tables.append(table)
         self._dispatchers.append(dispatcher)
-        self._rescuer.add(table, lambda: limits(self.live).timeout_s)
-        self._survey.add(dispatcher, lambda: limits(self.live).timeout_s)
-        self.configuration.on_change(self._follower(name, limits, dispatcher, executor))
+        self._rescuer.add(table, lambda: limits().timeout_s)
+        self._survey.add(dispatcher, lambda: limits().timeout_s)
+        self.configuration.on_change(self._follower(name, assignment.limits, dispatcher, executor))
         self.supervisor.add(Worker(dispatcher=dispatcher, completer=completer))
 
     def _follower(

@@ -1,6 +1,5 @@
 """One queue table. Nobody else names it: claim, settle, rescue and the person's verbs are all here."""
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -10,14 +9,14 @@ from psycopg import DataError, sql
 from psycopg.errors import UniqueViolation
 
 from listener.core.errors import ConfigError, DatabaseError
-from listener.core.job import Job, Settle, Settlement
+from listener.core.job import Job, Settlement
 from listener.core.queue import Queue
 from listener.core.trail import Place
 from listener.db.line import Line, Reply
 from listener.db.pool import Pool
 from listener.db.queries import numbered, query, template
 from listener.db.session import Session, lock_class_oid
-from listener.db.values import jsonable, numbers, storable, unless
+from listener.db.values import arrays
 
 # Enough for a person to read "10000 and more"; counting further would cost more than the claim.
 COUNT_LIMIT = 10_000
@@ -25,7 +24,6 @@ COUNT_LIMIT = 10_000
 _NEVER_S = 10 * 365 * 86_400.0
 # Priority and due time; not the key: Python need not be able to compare what Postgres can.
 _urgency = itemgetter(0, 1)
-_is_due = itemgetter(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +137,13 @@ class QueueTable:
                 self.line.learn(self._claim_sent)
         if not rows:
             return Claim([])
-        rows.sort(key=_urgency)
-        return Claim(self._jobs(rows), last=_places(rows), search_s=min(row[-1] for row in rows))
+        ordered = sorted(rows, key=_urgency)
+        return Claim(self._jobs(ordered), last=_places(ordered), search_s=rows[0][-1])
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """Write outcomes, each fenced by its claim. All or nothing: one bad value refuses the whole statement."""
         rows = await self._pool.fetch(self._settle, self._settle_params(settlements), name=self.queue.name)
-        if len(rows) == len(settlements) and not any(map(_is_due, rows)):
+        if len(rows) == len(settlements) and not any(row[2] for row in rows):
             return Settled([], [])  # as nearly always
         is_due = {(key, claim_id): due for key, claim_id, due in rows}
         jobs = [s.job for s in settlements]
@@ -218,19 +216,8 @@ class QueueTable:
         return [row["job_key"] for row in rows], rows[0]["rows"] if rows else 0
 
     def _settle_params(self, settlements: Sequence[Settlement]) -> dict[str, Any]:
-        written = settlements if any(s.kind is not Settle.COMPLETE or s.values for s in settlements) else ()
         try:
-            return {
-                "keys": numbers([s.job.id for s in settlements]),
-                "claims": numbers([s.job.claim_id for s in settlements]),
-                "kinds": unless([s.kind.value for s in written], Settle.COMPLETE.value),
-                "revisions": numbers(unless([s.job.revision for s in settlements], 0)),
-                "delays": unless([float(s.delay_s) for s in written], 0.0),  # int beside float is refused
-                "errors": unless([storable(s.error) for s in written], None),
-                "values": unless(
-                    [json.dumps(dict(s.values), default=jsonable) if s.values else None for s in written], None
-                ),
-            }
+            return arrays(settlements)
         except (TypeError, ValueError, OverflowError) as error:
             raise DatabaseError(
                 f"queue {self.queue.name}: an outcome cannot be written to {self.queue.table}: {error}"

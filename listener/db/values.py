@@ -6,6 +6,7 @@ and again at every restart. The connections are ours alone: a program's own keep
 """
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,8 @@ from psycopg.abc import AdaptContext, Buffer
 from psycopg.abc import Loader as AnyLoader
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format
+
+from listener.core.job import Settle, Settlement
 
 _ENDLESS: dict[str, dict[bytes, Any]] = {
     "date": {b"infinity": date.max, b"-infinity": date.min},
@@ -65,6 +68,21 @@ class _Json(Loader):
             return self._decode(str(data, "utf-8").strip())[0]
         except (ValueError, RecursionError) as error:
             return f"unreadable JSON: {error}"
+
+
+def arrays(settlements: Sequence[Settlement]) -> dict[str, Any]:
+    """Return the settle query's arrays; of what is usual for all an empty one. Raises TypeError, ValueError and
+    OverflowError for what cannot be sent."""
+    unusual = settlements if any(s.kind is not Settle.COMPLETE or s.values for s in settlements) else ()
+    return {
+        "keys": numbers([s.job.id for s in settlements]),
+        "claims": numbers([s.job.claim_id for s in settlements]),
+        "kinds": unless([s.kind.value for s in unusual], Settle.COMPLETE.value),
+        "revisions": numbers(unless([s.job.revision for s in settlements], 0)),
+        "delays": unless([float(s.delay_s) for s in unusual], 0.0),  # int beside float is refused
+        "errors": unless([storable(s.error) for s in unusual], None),
+        "values": unless([json.dumps(dict(s.values), default=jsonable) if s.values else None for s in unusual], None),
+    }
 
 
 def numbers(values: list[Any]) -> Any:

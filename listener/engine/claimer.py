@@ -191,26 +191,26 @@ class Claimer:
         jobs = claim.jobs
         batches = [[job] for job in jobs] if limits.batch_size == 1 else [jobs] if jobs else []
         self.held.take(batches, limits, ask.limits, ask.free)
+        if jobs:
+            await asyncio.sleep(0)  # the calls begin; what follows is for the books, and would keep them 0.1 ms
         search_s = duration_s if claim.search_s is None else claim.search_s
         if not is_onward:
-            self._spare(search_s - len(claim.jobs) * _ROW_S, is_quick=is_quick)
-        claimed = Claimed(claim.jobs, len(claim.jobs) == ask.most, is_quick or is_onward)
-        self._trail.add(claim.last, len(claim.jobs), is_full=claimed.is_full)
+            self._spare(search_s - len(jobs) * _ROW_S, is_quick=is_quick)
+        claimed = Claimed(jobs, len(jobs) == ask.most, is_quick or is_onward)
+        self._trail.add(claim.last, len(jobs), is_full=claimed.is_full)
         self._set_alarms(claim)
         self._was_full = claimed.is_full
         self.has_left_some = claim.passed_over or claimed.is_partial
-        if claim.jobs:
-            await asyncio.sleep(0)  # the calls begin; what follows is for the books, and would keep them 0.1 ms
-        else:
+        if not jobs:
             await self._withdraw()
-        waiting = len(claim.jobs)
+        waiting = len(jobs)
         counts = is_first and not self._sleeps_without  # which visits them all
         if counts and claimed.is_full:
             waiting += await self._table.waiting()
         self._publish(
             Checked(
                 queue=self._table.queue.name,
-                claimed=len(claim.jobs),
+                claimed=len(jobs),
                 waiting=waiting if counts or not claimed.is_full else None,
                 duration_s=duration_s,
             )

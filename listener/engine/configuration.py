@@ -5,7 +5,7 @@ The last good configuration stays in force while the database is away: only a su
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import anyio
 
@@ -16,6 +16,7 @@ from listener.core.retry import Backoff
 from listener.db.configuration import Rows
 
 Follower: TypeAlias = Callable[[LiveConfig, LiveConfig], None]
+T = TypeVar("T")
 
 # A change that could not be read is read soon, not at the next safety poll, which may be an hour away.
 _AGAIN = Backoff(base_s=0.1, cap_s=5.0)
@@ -41,6 +42,20 @@ class Configuration:
         self._changed = anyio.Event()
         self._turn = anyio.Lock()
         self._read_at = -inf
+
+    def figure(self, work: Callable[[LiveConfig], T]) -> Callable[[], T]:
+        """Return a question: what does `work` make of the configuration in force? It is worked out once for each, for
+        whoever asks several times on the way from a commit to a handler."""
+        of = self.live
+        value = work(of)
+
+        def now() -> T:
+            nonlocal of, value
+            if of is not self.live:
+                of, value = self.live, work(self.live)
+            return value
+
+        return now
 
     def on_change(self, follower: Follower) -> None:
         """Call `follower(before, after)` after each change, also after the first read; it must not block."""

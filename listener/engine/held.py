@@ -1,7 +1,7 @@
 """The rows of one queue that this process holds: most in a call, some ready for the next slot that becomes free."""
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -35,7 +35,7 @@ class Held:
         self._slots = slots
         self._limits = limits
         self._crew = Crew()
-        self._claims: Counter[int] = Counter()
+        self._claims: dict[int, int] = {}
         self._ready: deque[tuple[float, Call]] = deque()
         self._claimed_by = Limits()
         self._coming = 0
@@ -80,7 +80,7 @@ class Held:
         now_s = asyncio.get_running_loop().time()
         for batch in batches:
             claim_id = batch[0].claim_id
-            self._claims[claim_id] += 1
+            self._claims[claim_id] = self._claims.get(claim_id, 0) + 1
             let_go = partial(self._let_go, claim_id)
             call = self._executor.prepare(self._crew, batch, limits, now_s + limits.timeout_s, let_go)
             self._ready.append((now_s, call))
@@ -140,6 +140,5 @@ class Held:
         self._await_patiently()
 
     def _let_go(self, claim_id: int) -> None:
-        self._claims[claim_id] -= 1
-        if self._claims[claim_id] <= 0:
-            del self._claims[claim_id]
+        if (calls := self._claims.pop(claim_id, 0)) > 1:
+            self._claims[claim_id] = calls - 1

@@ -5,8 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-import anyio
-
 # So many seconds of waiting move a queue up by one place.
 AGEING_S = 30.0
 
@@ -36,8 +34,6 @@ class Slots:
         self._reserved: Counter[str] = Counter()
         self._tells: dict[str, Callable[[], None]] = {}
         self._waiting_since: dict[str, float] = {}
-        self._idle = anyio.Event()
-        self._idle.set()
 
     def active_of(self, queue: str) -> int:
         """Handler calls of one queue running in this process."""
@@ -93,16 +89,12 @@ class Slots:
         """Occupy a slot; returns the calls now running."""
         self._active[queue] += 1
         self.active += 1
-        if self._idle.is_set():
-            self._idle = anyio.Event()
         return self.active
 
     def give_back(self, queue: str) -> int:
         """Free a slot; returns the calls still running."""
         self._active[queue] -= 1
         self.active -= 1
-        if not self.active:
-            self._idle.set()
         self._tell(self._tells)
         return self.active
 

@@ -53,7 +53,7 @@ def test_a_stopped_process_leaves_alone_what_another_one_is_working_on(
 ) -> None:
     configure(database, operation_timeout=60)
     stopped = freeze_in_mid_handler(listeners, orders, api)
-    until(lambda: api.stats()["in_flight"] == 0, what="the end of its call")
+    until(lambda: api.stats()["in_flight"] == 0, deadline_s=DEADLINE_S, what="the end of its call")
     api.fault({"latency_s": 8})
     other = listeners.start().wait_ready()
     database.execute(f"{FREE}; NOTIFY listener_wake, 'orders_inbox'")

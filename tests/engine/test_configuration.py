@@ -70,6 +70,20 @@ async def test_a_change_is_told_with_before_and_after(held: Held) -> None:
     assert (held.configuration.version, held.loaded[-1].version) == (1, 1)
 
 
+async def test_a_figure_is_the_new_one_for_whoever_is_told_of_a_change_and_worked_out_once(held: Held) -> None:
+    asked: list[int] = []
+    figure = held.configuration.figure(
+        lambda live: asked.append(live.upload_concurrency) or live.upload_concurrency * 10
+    )
+    seen: list[int] = []
+    held.configuration.on_change(lambda _before, _after: seen.append(figure()))
+    await held.configuration.reload()
+    held.table.set("upload_concurrency", "7")
+    await held.configuration.reload()
+    assert (seen, figure(), figure()) == ([20, 70], 70, 70)
+    assert asked == [2, 2, 7], "at once, and once for each configuration that was read"
+
+
 async def test_a_read_that_brings_nothing_new_tells_nobody(held: Held) -> None:
     for _ in range(3):
         await held.configuration.reload()
