@@ -47,6 +47,7 @@ ROWS = {
             "jobs_per_s_first": "jobs/s at the start",
             "jobs_per_s_last": "at the end",
             "kept": "part that is kept",
+            "kept_median": "the same of the batch in the middle",
         }.items()
     },
 }

@@ -1,7 +1,7 @@
 """What old rows cost: finished ones by the million, and dead ones that no vacuum may remove."""
 
 import time
-from statistics import median
+from statistics import mean, median
 from typing import LiteralString
 
 import psycopg
@@ -10,8 +10,9 @@ from bench.engines.base import Engine
 from bench.host import Host, connect, cuts, read_stamps, until
 from bench.measures.latency import write
 
-# Batches whose median is taken at the start and at the end: one by itself differs by a quarter from the next.
-_SAMPLE = 10
+# Part of the time whose batches are compared, before it and at its end. Ten batches by themselves are a figure of the
+# disk: while a checkpoint writes gigabytes, ten in a row took twice as long as those before and after (measured).
+_PART = 0.1
 
 # Narrow, so that ten million fit; neither a claim nor a settle ever reads them.
 FINISHED = """
@@ -59,31 +60,45 @@ def finished_rows(host: Host, engine: Engine, finished: int, singles: int) -> di
 
 
 def steady(host: Host, engine: Engine, seconds: float, rows: int, *, is_held: bool) -> dict[str, float]:
-    """Jobs per second of the same worker with batches of `rows`, at the start and after so many seconds. is_held: a
-    transaction keeps vacuum from its work meanwhile; without it, what the load itself costs by growing."""
+    """Jobs per second of the same worker with batches of `rows`, before and at the end of so many seconds: all of them
+    over the time they took, and the batch in the middle. is_held: a transaction keeps vacuum from its work meanwhile;
+    without it, what the load itself costs by growing."""
+    part_s = _PART * seconds
     with (
         host.database(engine) as url,
         host.ready_worker(engine, url, "noop") as (_, conn),
         psycopg.connect(url) as holder,
     ):
-        rates = [_round(engine, conn, rows) for _ in range(_SAMPLE)]
+        first = _rounds(engine, conn, rows, part_s)
         if is_held:
             holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             holder.execute("SELECT count(*) FROM orders")
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            rates.append(_round(engine, conn, rows))
+        _rounds(engine, conn, rows, seconds - part_s)
+        last = _rounds(engine, conn, rows, part_s)
         holder.rollback()
-    first, last = median(rates[:_SAMPLE]), median(rates[-_SAMPLE:])
-    return {"jobs_per_s_first": first, "jobs_per_s_last": last, "kept": last / first}
+    return {
+        "jobs_per_s_first": rows / mean(first),
+        "jobs_per_s_last": rows / mean(last),
+        "kept": mean(first) / mean(last),
+        "kept_median": median(first) / median(last),
+    }
+
+
+def _rounds(engine: Engine, conn: psycopg.Connection, rows: int, seconds: float) -> list[float]:
+    """Batch after batch for so long; how long each took."""
+    took, ends = [], time.monotonic() + seconds
+    while not took or time.monotonic() < ends:
+        took.append(_round(engine, conn, rows))
+    return took
 
 
 def _round(engine: Engine, conn: psycopg.Connection, rows: int) -> float:
+    """Seconds in which a batch is worked off."""
     before = _number(conn, LAST)
     conn.execute(engine.fill, {"rows": rows})
     began = time.perf_counter()
     until(lambda: _number(conn, UNFINISHED, {"before": before}) == 0, 300, "a batch", pause_s=0.005)
-    return rows / (time.perf_counter() - began)
+    return time.perf_counter() - began
 
 
 def _number(conn: psycopg.Connection, statement: LiteralString, params: dict[str, int] | None = None) -> int:
