@@ -46,6 +46,29 @@ async def test_what_arrives_during_a_write_goes_into_the_next(database: Database
     assert [row["status"] for row in read_all(database, ids)] == ["Uploaded"] * 20
 
 
+async def test_several_wait_for_the_same_outcomes(database: Database) -> None:
+    """A queue that gives back what it held ready, and the shutdown."""
+    insert(database)
+    ended: list[int] = []
+    async with bench(database, Work()) as one, one.running(dispatches=False):
+        (job,) = await one.claim(1)
+
+        async def wait(number: int) -> None:
+            await one.completer.flush()
+            ended.append(number)
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                with database.connect() as person, person.transaction():
+                    person.execute("SELECT FROM orders_inbox WHERE id = %s FOR UPDATE", [job.id])
+                    one.completer.put([Settlement(job=job, kind=Settle.COMPLETE)], lambda: None)
+                    for number in range(3):
+                        group.start_soon(wait, number)
+                        await anyio.wait_all_tasks_blocked()
+                    assert ended == []
+    assert sorted(ended) == [0, 1, 2]
+
+
 async def test_while_outcomes_keep_coming_in_they_are_gathered(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
