@@ -7,6 +7,7 @@ latter, an empty trigger with the bare loop taking the rows.
 """
 
 import os
+import random
 import re
 import subprocess
 import time
@@ -52,7 +53,8 @@ LOADS = (*(Load(w, r) for r in (1, 100) for w in (1, 4, 16, 32)), Load(32, 1, 20
 def writers(
     host: Host, loads: Sequence[Load], variants: Sequence[str], *, rounds: int, seconds: float
 ) -> dict[str, dict[str, list[float]]]:
-    """Commits per second: load → variant → one figure a round. Variants take turns within seconds."""
+    """Commits per second: load → variant → one figure a round. Variants take turns within seconds, in another order
+    each time: what one of them has left to be written the next one pays for."""
     figures: dict[str, dict[str, list[float]]] = {str(load): {name: [] for name in variants} for load in loads}
     with ExitStack() as stack:
         urls = {name: stack.enter_context(_variant(host, name)) for name in variants}
@@ -60,7 +62,7 @@ def writers(
             _commits(host, url, Load(4), 1)  # the first commits of a database are slow
         for _ in range(rounds):
             for load in loads:
-                for name, url in urls.items():
+                for name, url in random.sample(list(urls.items()), len(urls)):
                     figures[str(load)][name].append(_commits(host, url, load, seconds))
     return figures
 
