@@ -49,7 +49,7 @@ class Settle(StrEnum):
     RELEASE = "release"
 
 
-_COMPLETE = Settle.COMPLETE
+_COMPLETE = Settle.COMPLETE  # to look it up in the class takes 0.1 µs, and there is one for each row
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: 0.5 µs dearer (measured), and one for each row

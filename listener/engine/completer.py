@@ -158,7 +158,7 @@ class Completer:
         self._publish(
             SettledEvent(
                 queue=self._table.queue.name,
-                outcomes=outcomes,
+                outcomes=dict(outcomes),
                 lost=len(lost),
                 duration_s=time.perf_counter() - started,
             )
