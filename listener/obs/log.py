@@ -212,8 +212,6 @@ class EventLog:
                 log.info(f"Stopping: {doing}", active=active)
             case e.Trouble(where=where, error=text, is_minor=is_minor):
                 (log.debug if is_minor else log.warning)("Trouble, going on", where=where, error=text)
-            case _:
-                pass
 
     def close(self) -> None:
         """Write the METRICS lines that were held back."""
