@@ -8,7 +8,8 @@ LANGUAGE sql STABLE
 SET search_path FROM CURRENT
 AS $$
     SELECT 'listener_inserted', true, 'AFTER INSERT',
-           format('REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION %I.listener_ring_inserted(%L)', current_schema(), entry.ready_word)
+           format('REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION %I.listener_ring_inserted(%s)', current_schema(),
+                  CASE WHEN entry.ready_word <> 'Pending' THEN quote_literal(entry.ready_word) END)
     UNION ALL
     SELECT 'listener_became_due', false, 'AFTER UPDATE',
            format('FOR EACH ROW WHEN (NEW.status = %1$L AND (OLD.claim_id IS NULL OR NEW.claim_id IS NOT NULL)'

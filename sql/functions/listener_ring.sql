@@ -2,7 +2,7 @@
 -- Caller: row-level AFTER UPDATE trigger whose WHEN clause lets only such rows through. Writes nothing, waits for nothing.
 -- The doorbell: a listener that sleeps holds the exclusive lock of its table, so only then does the shared one fail and
 -- the writer pay for a notification, whose commits run one at a time. 1869374562 = the doorbells' half of the key.
--- By an assignment: see listener_ring_inserted().
+-- An assignment is evaluated at once, where PERFORM runs a query of its own.
 CREATE OR REPLACE FUNCTION listener_ring() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -10,12 +10,9 @@ DECLARE
     root oid := pg_catalog.pg_partition_root(TG_RELID);
     is_told boolean;
 BEGIN
-    IF root IS NULL THEN
-        is_told := CASE WHEN NOT pg_catalog.pg_try_advisory_xact_lock_shared(1869374562, TG_RELID::integer)
-                   THEN pg_catalog.pg_notify('listener_wake', TG_TABLE_NAME) IS NOT NULL END;
-    ELSIF NOT pg_catalog.pg_try_advisory_xact_lock_shared(1869374562, root::integer) THEN
-        PERFORM pg_catalog.pg_notify('listener_wake', (SELECT relname::text FROM pg_catalog.pg_class WHERE oid = root));
-    END IF;
+    is_told := CASE WHEN NOT pg_catalog.pg_try_advisory_xact_lock_shared(1869374562, coalesce(root, TG_RELID)::integer) THEN
+        pg_catalog.pg_notify('listener_wake', CASE WHEN root IS NULL THEN TG_TABLE_NAME::text  -- 1259 = pg_class
+            ELSE ((pg_catalog.pg_identify_object_as_address(1259, root, 0)).object_names)[2] END) IS NOT NULL END;
     RETURN NULL;
 END
 $$;

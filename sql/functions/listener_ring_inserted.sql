@@ -1,30 +1,29 @@
 -- Tell sleeping listeners that an INSERT (or COPY) brought work.
--- Caller: statement-level AFTER INSERT trigger with the transition table `inserted`; TG_ARGV[0] is the queue's ready word,
--- Pending when there is none. Writes nothing, waits for nothing.
+-- Caller: statement-level AFTER INSERT trigger with the transition table `inserted`; TG_ARGV[0] is the queue's ready word
+-- when it is another than Pending. Writes nothing, waits for nothing.
 -- Rings when a row is due within 3,600 s, the slowest safety poll: a listener then knows when to wake; what is due later,
 -- a poll finds in time. The payload is the table's name, of a partition its root's, so Postgres collapses a transaction's
 -- rings into one.
--- The doorbell is that of listener_ring(). Each INSERT pays for what is done here: an assignment is evaluated at once, where
--- PERFORM and a subquery run a query of their own (measured, of a commit while the bell is on: 10 µs less).
+-- The doorbell is that of listener_ring(). While nobody sleeps the lock is all that a writer pays for; the look at the
+-- rows, a query, costs as much as all the rest (measured: 20 µs of a commit against 0 to 5). With a ready word of the
+-- table's own most rows may be no work: those look first, or their writers would keep a listener from falling asleep.
 CREATE OR REPLACE FUNCTION listener_ring_inserted() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    root oid := pg_catalog.pg_partition_root(TG_RELID);
-    is_told boolean;
 BEGIN
-    IF NOT EXISTS (
-        SELECT FROM inserted
-        WHERE status = coalesce(TG_ARGV[0], 'Pending') AND scheduled_at <= pg_catalog.now() + interval '3600 seconds'
+    IF TG_NARGS = 0 AND pg_catalog.pg_try_advisory_xact_lock_shared(
+        1869374562, coalesce(pg_catalog.pg_partition_root(TG_RELID), TG_RELID)::integer
     ) THEN
         RETURN NULL;
     END IF;
-    IF root IS NULL THEN
-        is_told := CASE WHEN NOT pg_catalog.pg_try_advisory_xact_lock_shared(1869374562, TG_RELID::integer)
-                   THEN pg_catalog.pg_notify('listener_wake', TG_TABLE_NAME) IS NOT NULL END;
-    ELSIF NOT pg_catalog.pg_try_advisory_xact_lock_shared(1869374562, root::integer) THEN
-        PERFORM pg_catalog.pg_notify('listener_wake', (SELECT relname::text FROM pg_catalog.pg_class WHERE oid = root));
-    END IF;
+    PERFORM CASE WHEN NOT pg_catalog.pg_try_advisory_xact_lock_shared(
+        1869374562, coalesce(pg_catalog.pg_partition_root(TG_RELID), TG_RELID)::integer
+    ) THEN
+        pg_catalog.pg_notify('listener_wake', CASE WHEN pg_catalog.pg_partition_root(TG_RELID) IS NULL THEN TG_TABLE_NAME::text  -- 1259 = pg_class
+            ELSE ((pg_catalog.pg_identify_object_as_address(1259, pg_catalog.pg_partition_root(TG_RELID), 0)).object_names)[2] END) END
+    FROM inserted
+    WHERE status = coalesce(TG_ARGV[0], 'Pending') AND scheduled_at <= pg_catalog.now() + interval '3600 seconds'
+    LIMIT 1;
     RETURN NULL;
 END
 $$;

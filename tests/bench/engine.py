@@ -44,6 +44,7 @@ class Sizes:
     singles: int = 400
     stream: int = 3_000
     slice_s: float = 3
+    turns: int = 10
     idle_s: float = 60
     kill_limit_s: float = 60
     finished: int = 10_000_000
@@ -57,6 +58,7 @@ class Sizes:
             singles=max(int(self.singles * part), 200),
             stream=max(int(self.stream * part), 600),
             slice_s=max(self.slice_s * part, 1),
+            turns=max(int(self.turns * part), 1),
             idle_s=self.idle_s * part,
             kill_limit_s=max(self.kill_limit_s * part, 10),
             finished=int(self.finished * part),
@@ -70,6 +72,7 @@ QUICK = Sizes(
     singles=40,
     stream=200,
     slice_s=1,
+    turns=1,
     idle_s=3,
     kill_limit_s=10,
     finished=100_000,
@@ -143,9 +146,8 @@ def main() -> None:
             write(options.json, result)  # a long run that is cut short was not for nothing
         if "writers" in options.only:
             loads = writers.LOADS[1:3] if options.quick else writers.LOADS
-            result["writers"] = writers.writers(
-                host, loads, writers.VARIANTS, rounds=options.rounds, seconds=sizes.slice_s
-            )
+            turns = sizes.turns * options.rounds
+            result["writers"] = writers.writers(host, loads, writers.VARIANTS, turns=turns)
     print(report(result["figures"]))
     if "writers" in result:
         print(writers_report(result["writers"]))

@@ -1,7 +1,7 @@
 """The tables of `bench.engine`."""
 
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 #: Measurement, figure → what stands in the table.
@@ -55,6 +55,7 @@ PAIRS = (
     ("bell on", "notify"),
     ("slots full", "empty trigger"),
     ("slots full", "no trigger"),
+    ("draining", "notify draining"),
     ("draining", "raw draining"),
     ("draining", "empty trigger"),
 )
@@ -79,15 +80,15 @@ def report(figures: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -
 
 
 def writers_report(figures: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """One line for each load; then the ratios, each the median over the pairs of one round."""
+    """One line for each load; then ratios: the median over the pairs of one turn, in brackets their middle half."""
     names = list(next(iter(figures.values())))
     pairs = [pair for pair in PAIRS if set(pair) <= set(names)]
     lines = [f"| commits/s | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    lines += [f"| {load} | {' | '.join(spread(of[name]) for name in names)} |" for load, of in figures.items()]
+    lines += [f"| {load} | {' | '.join(half(of[name]) for name in names)} |" for load, of in figures.items()]
     lines += ["", f"| ratio | {' | '.join(f'{one} / {other}' for one, other in pairs)} |"]
     lines.append("|---" * (len(pairs) + 1) + "|")
     for load, of in figures.items():
-        cells = [spread([a / b for a, b in zip(of[one], of[other], strict=True)]) for one, other in pairs]
+        cells = [half([a / b for a, b in zip(of[one], of[other], strict=True)]) for one, other in pairs]
         lines.append(f"| {load} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -99,6 +100,14 @@ def spread(values: Sequence[float]) -> str:
     if len(values) == 1:
         return number(values[0])
     return f"{number(median(values))} ({number(min(values))}–{number(max(values))})"
+
+
+def half(values: Sequence[float]) -> str:
+    """The median, and of several where the middle half of them lies."""
+    if len(values) < 2:
+        return spread(values)
+    low, middle, high = quantiles(values, method="inclusive")
+    return f"{number(middle)} ({number(low)}–{number(high)})"
 
 
 def number(value: float) -> Any:

@@ -204,6 +204,18 @@ def test_the_bell_follows_the_ready_word(database: Database, bell: Bell, ready: 
         assert bell.rings() == rings, statement
 
 
+def test_who_writes_no_work_keeps_no_listener_awake(database: Database, bell: Bell) -> None:
+    """With a ready word of the table's own most of what is inserted may be none, and somebody is always in flight."""
+    run(database, f"{INVOICES}; SELECT attach_queue('invoices', ready => 'paid')")
+    writer = database.connect()
+    writer.execute("BEGIN; INSERT INTO invoices (status) VALUES ('open')")
+    turn_on(bell, "invoices")
+    writer.execute("INSERT INTO invoices (status) VALUES ('paid')")
+    assert bell.rings() == []
+    writer.execute("COMMIT")
+    assert bell.rings() == ["invoices"]
+
+
 @pytest.mark.parametrize(
     ("left_as", "again"), [("Sent", "paid"), ("Failed", "paid"), ("Done", "Done"), ("open", "open")]
 )

@@ -2,8 +2,9 @@
 
 All variants are the same attached table; they differ in the trigger that an INSERT fires, and in who listens:
 none, empty trigger, statement NOTIFY, ours with the bell on (somebody sleeps all the time), ours with a real listener
-whose slots are all taken (the bell is off), ours with a real listener that handles every row, and, as the pair of the
-latter, an empty trigger with the bare loop taking the rows.
+whose slots are all taken (the bell is off), ours with a real listener that handles every row, and, as the pairs of the
+latter, the same listener without its doorbell beside statement NOTIFY, and an empty trigger with the bare loop taking
+the rows.
 """
 
 import os
@@ -30,7 +31,11 @@ CREATE TRIGGER bench_trigger AFTER INSERT ON orders FOR EACH STATEMENT EXECUTE F
 NOTIFY = "PERFORM pg_notify('listener_wake', 'orders');"
 # A session that sleeps and never wakes: every commit rings.
 BELL = "SELECT pg_advisory_lock(1869374562, 'orders'::regclass::oid::integer)"
-VARIANTS = ("no trigger", "empty trigger", "notify", "bell on", "slots full", "draining", "raw draining")
+VARIANTS = (
+    "no trigger", "empty trigger", "notify", "bell on", "slots full", "draining", "notify draining", "raw draining",
+)  # fmt: skip
+#: Slices are short and many: a shared machine has fast and slow minutes.
+SLICE_S = 1
 _TPS = re.compile(r"tps = ([0-9.]+) \(without")
 
 
@@ -51,19 +56,19 @@ LOADS = (*(Load(w, r) for r in (1, 100) for w in (1, 4, 16, 32)), Load(32, 1, 20
 
 
 def writers(
-    host: Host, loads: Sequence[Load], variants: Sequence[str], *, rounds: int, seconds: float
+    host: Host, loads: Sequence[Load], variants: Sequence[str], *, turns: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Commits per second: load → variant → one figure a round. Variants take turns within seconds, in another order
+    """Commits per second: load → variant → one figure a turn. Variants take turns within seconds, in another order
     each time: what one of them has left to be written the next one pays for."""
     figures: dict[str, dict[str, list[float]]] = {str(load): {name: [] for name in variants} for load in loads}
     with ExitStack() as stack:
-        urls = {name: stack.enter_context(_variant(host, name)) for name in variants}
-        for url in urls.values():
-            _commits(host, url, Load(4), 1)  # the first commits of a database are slow
-        for _ in range(rounds):
-            for load in loads:
-                for name, url in random.sample(list(urls.items()), len(urls)):
-                    figures[str(load)][name].append(_commits(host, url, load, seconds))
+        places = {name: stack.enter_context(_variant(host, name)) for name in variants}
+        for place in places.values():
+            _commits(host, place, Load(4))  # the first commits of a database are slow
+        for load in loads:
+            for _ in range(turns):
+                for name, place in random.sample(list(places.items()), len(places)):
+                    figures[str(load)][name].append(_commits(host, place, load))
     return figures
 
 
@@ -74,26 +79,30 @@ def enqueue(host: Host, engine: Engine, *, rounds: int, seconds: float, count: i
 
 
 @contextmanager
-def _variant(host: Host, name: str) -> Iterator[str]:
+def _variant(host: Host, name: str) -> Iterator[psycopg.Connection]:
     """A database with the table as the variant has it, and its listener."""
     with ExitStack() as stack:
         url = stack.enter_context(host.database(ours.ENGINE))
         conn = stack.enter_context(connect(url))
-        if name in ("no trigger", "empty trigger", "notify", "raw draining"):
+        notifies = name in ("notify", "notify draining")
+        if notifies or name in ("no trigger", "empty trigger", "raw draining"):
             conn.execute(NO_TRIGGER)
-        if name in ("empty trigger", "notify", "raw draining"):
-            conn.execute(TRIGGER.format(body=NOTIFY if name == "notify" else "").encode())
+        if notifies or name in ("empty trigger", "raw draining"):
+            conn.execute(TRIGGER.format(body=NOTIFY if notifies else "").encode())
         if name in ("notify", "bell on"):  # a NOTIFY that nobody listens to wakes no server process
+            conn.add_notify_handler(lambda _: None)
             conn.execute("LISTEN listener_wake")
         if name == "bell on":
             conn.execute(BELL)
         if name == "slots full":
             _fill_slots(conn, stack.enter_context(host.worker(ours.ENGINE, url, "hang")))
-        if name == "draining":
+        if name == "notify draining":
+            conn.execute("SELECT config_set('doorbell_enabled', 'false')")
+        if name in ("draining", "notify draining"):
             stack.enter_context(host.ready_worker(ours.ENGINE, url, "noop"))
         if name == "raw draining":
             stack.enter_context(host.worker(raw.ENGINE, url, "poll"))
-        yield url
+        yield conn
 
 
 def _fill_slots(conn: psycopg.Connection, worker: object) -> None:
@@ -117,13 +126,14 @@ def _number(conn: psycopg.Connection, statement: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _commits(host: Host, url: str, load: Load, seconds: float) -> float:
-    with connect(url) as conn:  # every slice begins with an empty table, so that none pays for the ones before
-        conn.execute("TRUNCATE orders")
+def _commits(host: Host, conn: psycopg.Connection, load: Load) -> float:
+    # Every slice begins with an empty table, so that none pays for the ones before. It also reads what was notified:
+    # the server waits for who listens and does not read.
+    conn.execute("TRUNCATE orders")
     statement = ours.ENGINE.insert
     if load.rows > 1:
         statement = ours.ENGINE.fill.replace("%(rows)s", str(load.rows))
-    return pgbench(host, url, _script(host, statement), load, seconds)
+    return pgbench(host, conn.info.dsn, _script(host, statement), load, SLICE_S)
 
 
 def _script(host: Host, statement: str) -> Path:
