@@ -1,15 +1,20 @@
 -- The triggers of a queue: name, what stands before ON table, and what after. The reasons are in sql/triggers/.
 -- on_leaves: a partition needs its own, because a statement that names a partition fires no statement trigger of the root;
 -- row triggers are cloned by the server. Content is compared as text: json and arrays of it have no equality, and a
--- comparison that fails would fail the writer.
+-- comparison that fails would fail the writer. A partition's trigger may not name its root in a condition: once detached, it
+-- would keep the root from being dropped.
 CREATE OR REPLACE FUNCTION listener_queue_triggers(entry listener_queues)
 RETURNS TABLE (name text, on_leaves boolean, before_table text, after_table text)
 LANGUAGE sql STABLE
 SET search_path FROM CURRENT
 AS $$
     SELECT 'listener_inserted', true, 'AFTER INSERT',
-           format('REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION %I.listener_ring_inserted(%s)', current_schema(),
-                  CASE WHEN entry.ready_word <> 'Pending' THEN quote_literal(entry.ready_word) END)
+           format('REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT %sEXECUTE FUNCTION %I.listener_ring_inserted(%s)',
+                  CASE WHEN entry.ready_word = 'Pending' AND c.relkind = 'r' THEN format(
+                      'WHEN (NOT pg_catalog.pg_try_advisory_xact_lock_shared(1869374562, %L::regclass::oid::integer)) ', place.name) END,
+                  current_schema(), CASE WHEN entry.ready_word <> 'Pending' THEN quote_literal(entry.ready_word) END)
+    FROM (VALUES (format('%I.%I', entry.table_schema, entry.table_name))) AS place (name)
+    LEFT JOIN pg_class AS c ON c.oid = to_regclass(place.name)
     UNION ALL
     SELECT 'listener_became_due', false, 'AFTER UPDATE',
            format('FOR EACH ROW WHEN (NEW.status = %1$L AND (OLD.claim_id IS NULL OR NEW.claim_id IS NOT NULL)'

@@ -4,9 +4,11 @@
 -- Rings when a row is due within 3,600 s, the slowest safety poll: a listener then knows when to wake; what is due later,
 -- a poll finds in time. The payload is the table's name, of a partition its root's, so Postgres collapses a transaction's
 -- rings into one.
--- The doorbell is that of listener_ring(). While nobody sleeps the lock is all that a writer pays for; the look at the
--- rows, a query, costs as much as all the rest (measured: 20 µs of a commit against 0 to 5). With a ready word of the
--- table's own most rows may be no work: those look first, or their writers would keep a listener from falling asleep.
+-- The doorbell is that of listener_ring(). While nobody sleeps the lock is all that a writer pays for: the trigger's WHEN
+-- clause takes it, and where there is none (partitions) the first lines here. The look at the rows, a query, costs more than
+-- all the rest (of a one-row commit, beside an empty trigger: 20 µs with the look first, 6 without, 1 to 3 by the clause).
+-- With a ready word of the table's own most rows may be no work: those look first, or their writers would keep a
+-- listener from falling asleep.
 CREATE OR REPLACE FUNCTION listener_ring_inserted() RETURNS trigger
 LANGUAGE plpgsql
 AS $$

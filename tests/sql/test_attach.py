@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Database
+from conftest import Database, Server, fresh_database
 from psycopg import sql
 from queues import Bell
 
@@ -308,6 +308,20 @@ def test_rows_ring_by_the_roots_name_wherever_they_are_put(database: Database, b
     run(database, "UPDATE parts_b_1 SET amount = 1 WHERE id = 103; UPDATE parts_a SET status = 'Pending' WHERE id = 2")
     assert bell.rings() == ["parts"]
     assert run(database, "SELECT id FROM parts WHERE status = 'Pending' ORDER BY 1") == [(2,), (103,)]
+
+
+def test_a_restored_dump_rings_as_before(database: Database, server: Server, psql: Path) -> None:
+    """The trigger's condition names the table, not its number, which is another one there."""
+    run(database, f"{ODD}; SELECT attach_queue({ODD_NAME})")
+    dump = subprocess.run([psql.with_name("pg_dump"), database.url], capture_output=True, check=True)
+    with fresh_database(server) as restored:
+        subprocess.run(
+            [psql, "-q", "-v", "ON_ERROR_STOP=1", restored.url], input=dump.stdout, capture_output=True, check=True
+        )
+        sleeper = Bell(restored.connect())
+        turn_on(sleeper, "Order's %s", 'My "Shop')
+        run(restored, """INSERT INTO "My ""Shop"."Order's %s" DEFAULT VALUES""")
+        assert sleeper.rings() == ["Order's %s"]
 
 
 def test_a_newer_partition_is_found_and_mended(database: Database, bell: Bell) -> None:

@@ -331,6 +331,19 @@ def test_our_own_statements_ring_nothing_and_enter_no_function(
     assert bell.rings() == ["orders_inbox"]
 
 
+def test_a_writer_enters_no_function_while_nobody_sleeps(
+    database: Database, bell: Bell, counted: psycopg.Connection[Any]
+) -> None:
+    """The trigger's condition takes the lock."""
+    database.execute("CREATE TABLE parcels (id integer PRIMARY KEY); SELECT attach_queue('parcels')")
+    bell.turn_off()
+    counted.execute("INSERT INTO orders_inbox DEFAULT VALUES; INSERT INTO parcels VALUES (1)")
+    assert calls(database, counted) == {}
+    bell.turn_on()
+    counted.execute("INSERT INTO orders_inbox DEFAULT VALUES; INSERT INTO parcels VALUES (2)")
+    assert calls(database, counted) == {"listener_ring_inserted": 1}
+
+
 def test_rescue_rings_once_for_all_and_not_for_none(
     database: Database, bell: Bell, counted: psycopg.Connection[Any]
 ) -> None:
