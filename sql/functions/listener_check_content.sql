@@ -19,7 +19,7 @@ BEGIN
         IF reason IS NOT NULL THEN
             RAISE EXCEPTION 'column % of % cannot be content: %', quote_ident(name), target, reason USING ERRCODE = '22023',
                 HINT = 'choose from: ' || (
-                    SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute AS a
+                    SELECT coalesce(string_agg(a.attname, ', ' ORDER BY a.attnum), 'none') FROM pg_attribute AS a
                     WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND a.attname <> key
                       AND a.attname NOT IN (SELECT own.name FROM listener_queue_columns() AS own));
         END IF;

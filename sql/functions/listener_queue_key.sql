@@ -20,6 +20,8 @@ BEGIN
         RETURN chosen;
     END IF;
     cure := coalesce('choose as the key one of: ' || array_to_string(candidates, ', '),
+                     CASE WHEN (SELECT relkind = 'p' FROM pg_class WHERE oid = target)
+                          THEN 'a partitioned table can only be a queue when it is partitioned by its key' END,
                      'make one: a NOT NULL column with a unique index on it alone (CREATE UNIQUE INDEX CONCURRENTLY)');
     IF chosen IS NULL THEN
         RAISE EXCEPTION '% has no primary key of a single column', target USING ERRCODE = '22023', HINT = cure;

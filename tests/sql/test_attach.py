@@ -345,6 +345,37 @@ def test_a_newer_partition_is_found_and_mended(database: Database, bell: Bell) -
     assert run(database, "SELECT count(*) FROM pg_trigger WHERE tgname ~ '^listener'") == [(0,)]
 
 
+def test_a_trigger_that_rings_otherwise_is_made_anew(database: Database, bell: Bell) -> None:
+    """Of an older release, copied from another table, or of a queue that has become a partition."""
+    run(database, INVOICES + "; CREATE TABLE other (); SELECT attach_queue('invoices')")
+    good = run(database, "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'listener_inserted'")
+    for wrong in (
+        good[0][0].replace("'invoices'::regclass", "'other'::regclass"),
+        re.sub(r"WHEN \(.*\) EXECUTE FUNCTION (.*)\(\)", r"EXECUTE FUNCTION \1('Pending')", good[0][0]),
+    ):
+        assert wrong != good[0][0]
+        run(database, wrong.replace("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER"))
+        assert run(database, "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'listener_inserted'") != good
+        run(database, "SELECT attach_queue('invoices')")
+        assert run(database, "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'listener_inserted'") == good
+
+    run(database, PARTS + "SELECT attach_queue('parts')")
+    turn_on(bell, "parts")
+    condition = "NOT pg_try_advisory_xact_lock_shared(1869374562, 'parts_a'::regclass::oid::integer)"
+    run(
+        database,
+        "CREATE OR REPLACE TRIGGER listener_inserted AFTER INSERT ON parts_a REFERENCING NEW TABLE AS inserted"
+        f" FOR EACH STATEMENT WHEN ({condition}) EXECUTE FUNCTION listener_ring_inserted()",
+    )
+    run(database, "INSERT INTO parts_a VALUES (1)")
+    assert bell.rings() == []
+    assert run(database, "SELECT partition::text FROM listener_silent_partitions()") == [("parts_a",)]
+    run(database, "SELECT attach_queue('parts')")
+    assert run(database, "SELECT partition::text FROM listener_silent_partitions()") == []
+    run(database, "INSERT INTO parts_a VALUES (2)")
+    assert bell.rings() == ["parts"]
+
+
 def test_the_triggers_are_those_of_orders_inbox(database: Database) -> None:
     """One set of rules: with the same words the same conditions, word for word."""
     run(database, "CREATE TABLE parcels (id int PRIMARY KEY); SELECT attach_queue('parcels')")

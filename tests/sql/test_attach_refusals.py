@@ -102,7 +102,7 @@ REFUSED = {
         "CREATE TABLE t (a int, b int, PRIMARY KEY (a, b)) PARTITION BY LIST (b)",
         "",
         "t has no primary key of a single column",
-        "make one",
+        "a partitioned table can only be a queue when it is partitioned by its key",
     ),
     "equal words": (
         T,
@@ -201,6 +201,12 @@ REFUSED = {
         "content => '{a,id}'",
         "column id of t cannot be content: it is the key",
         "choose from: a",
+    ),
+    "nothing to choose content from": (
+        "CREATE TABLE t (id int PRIMARY KEY)",
+        "content => '{id}'",
+        "column id of t cannot be content: it is the key",
+        "choose from: none",
     ),
     "generated content": (
         T,
