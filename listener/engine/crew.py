@@ -113,7 +113,7 @@ class Crew:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         del self._calls[task]
-        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        failure = RuntimeError("a call was cancelled by somebody else") if task.cancelled() else task.exception()
         if failure is not None and self._failure is None:
             self._failure = failure
             self._whole.cancel("a call has failed")

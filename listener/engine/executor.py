@@ -1,5 +1,6 @@
 """Runs a handler on a batch of jobs and turns whatever happens into outcomes."""
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -111,7 +112,7 @@ class Executor:
         outcomes: list[Outcome | None] = [None] * len(jobs)
         error: str | None = None
         with deadline:
-            error = await self._attempt(jobs, 0, outcomes)
+            error = await self._attempt(call, jobs, 0, outcomes)
         self._deadlines.discard(deadline)
         duration_s = time.perf_counter() - started_s
         self.mean_s += (duration_s - self.mean_s) / _LAST_CALLS
@@ -147,7 +148,7 @@ class Executor:
             if outcome is not None
         ]
 
-    async def _attempt(self, jobs: Sequence[Job], first: int, outcomes: list[Outcome | None]) -> str | None:
+    async def _attempt(self, call: Call, jobs: Sequence[Job], first: int, outcomes: list[Outcome | None]) -> str | None:
         """Call the handler, and put its answers where they belong, from the `first` on. An exception from more than
         one job is not charged to all: halve until it stands alone."""
         answers: Sequence[Outcome]
@@ -160,16 +161,36 @@ class Executor:
         except Unreachable as error:  # our own database: no order's fault either
             text = str(error)
             answers = [Snooze(UNGATED_PAUSE_S, text)] * len(jobs)
-        except Exception as error:  # noqa: BLE001 - a handler's surprise is its row's error, never the service's end
+        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - its rows' error, never our end
+            if isinstance(error, asyncio.CancelledError):
+                _uncancel(call, error)
             if len(jobs) > 1:
                 middle = len(jobs) // 2
-                before = await self._attempt(jobs[:middle], first, outcomes)
-                after = await self._attempt(jobs[middle:], first + middle, outcomes)
+                before = await self._attempt(call, jobs[:middle], first, outcomes)
+                after = await self._attempt(call, jobs[middle:], first + middle, outcomes)
                 return before or after
-            text = f"{type(error).__name__}: {error}"
+            text = _text(error)
             answers = [Retry(text)]
         outcomes[first : first + len(jobs)] = answers
         return text
+
+
+def _uncancel(call: Call, error: asyncio.CancelledError) -> None:
+    """Raise a cancellation that is ours. Any other is the handler's own: it awaited a task that somebody cancelled, or
+    cancelled itself."""
+    if call.deadline.cancel_called:
+        raise error
+    task = asyncio.current_task()
+    while task and task.cancelling():
+        task.uncancel()
+
+
+def _text(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception as fault:  # noqa: BLE001 - somebody's __str__
+        return f"{name}, whose text cannot be had: {type(fault).__name__}"
 
 
 def _checked(answers: Sequence[Outcome], count: int) -> Sequence[Outcome]:

@@ -36,7 +36,7 @@ async def assignments(
 
 
 def _calls(declaration: Declaration, log: Any) -> Calls:
-    def note(error: Exception) -> None:
+    def note(error: BaseException) -> None:
         if not isinstance(error, ListenerError):
             log.warning("Handler raised", queue=declaration.name, exc_info=error)
 

@@ -1,6 +1,7 @@
 """Calls a program's function as the engine calls a handler: rows in, one outcome for each."""
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -36,7 +37,7 @@ class Calls:
         model: RowModel | None,
         results: frozenset[str],
         threads: Threads | None,
-        on_surprise: Callable[[Exception], None],
+        on_surprise: Callable[[BaseException], None],
     ) -> None:
         self._function = function
         self._is_batch = is_batch
@@ -70,7 +71,7 @@ class Calls:
                 answer = await answer if inspect.isawaitable(answer) else answer
         except NoThread as error:
             return [Snooze(_NO_THREAD_PAUSE_S, str(error))] * len(jobs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._on_surprise(error)
             raise
         if not self._is_batch:
@@ -96,7 +97,16 @@ class Calls:
                     f"the handler's Done names {', '.join(unknown)}, which is not declared; "
                     f"declared: results=({', '.join(sorted(self._results))})"
                 )
+            case Retry() | Snooze() if not _names_its_delay(answer):
+                return Fail(f"the handler returned {answer!r:.200}; delay_s takes seconds, an int or a float")
             case Done() | Retry() | Snooze() | Fail():
                 return answer
             case _:
                 return Fail(f"the handler returned {answer!r:.200}; return {EXPECTED}")
+
+
+def _names_its_delay(answer: Retry | Snooze) -> bool:
+    delay_s: object = answer.delay_s  # whatever the program has put there
+    if delay_s is None:
+        return isinstance(answer, Retry)
+    return isinstance(delay_s, int | float) and math.isfinite(delay_s)

@@ -109,6 +109,10 @@ class Listener:
         take. results: columns that `Done({column: value})` may write. Without max_attempts and timeout the live
         configuration counts. Raises ConfigError at once for what cannot work.
         """
+        if callable(table):
+            raise ConfigError(
+                f'@app.queue takes the name of a table: @app.queue("{getattr(table, "__name__", "table")}")'
+            )
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             declaration = Declaration(

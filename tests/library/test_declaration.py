@@ -98,3 +98,8 @@ def test_a_queue_has_one_handler() -> None:
 def test_a_queue_has_a_name() -> None:
     with pytest.raises(ConfigError, match="expected the name of an attached table"):
         Listener().queue("")(one)
+
+
+def test_a_decorator_without_a_table_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r'takes the name of a table: @app\.queue\("one"\)'):
+        Listener().queue(one)  # type: ignore[call-overload]

@@ -1,8 +1,11 @@
 """A program's functions are called with what they ask for, and what they return is what becomes of the row."""
 
+import asyncio
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import anyio
@@ -183,6 +186,10 @@ async def test_done_writes_the_declared_columns(database: Database, invoices: In
         (Done("sent_at"), "the handler returned Done(values='sent_at'); Done takes column → value"),
         (Done({"sent_at": object}), "The result could not be written: queue invoices: an outcome cannot be written"),
         (Done({"sent_at": "soon"}), "The result could not be written: "),
+        (Snooze(Decimal(5)), "the handler returned Snooze(delay_s=Decimal('5'), reason=''); delay_s takes seconds"),
+        (Snooze(float("nan")), "the handler returned Snooze(delay_s=nan, reason=''); delay_s takes seconds"),
+        (Snooze(None), "the handler returned Snooze(delay_s=None, reason=''); delay_s takes seconds"),
+        (Retry("x", "5"), "the handler returned Retry(error='x', delay_s='5'); delay_s takes seconds"),
     ],
 )
 async def test_a_wrong_answer_fails_its_row(database: Database, invoices: Invoices, answer: Any, text: str) -> None:
@@ -240,6 +247,82 @@ async def test_what_it_raises_is_the_rows_error_and_is_logged_with_its_traceback
     [record] = [record for record in caplog.records if record.message.startswith("Handler raised")]
     assert record.name == "listener"
     assert record.exc_info is not None
+
+
+class Mute(Exception):  # noqa: N818
+    """Has no text to show."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+async def _awaits_what_was_cancelled() -> None:
+    task = asyncio.create_task(asyncio.sleep(9))  # noqa: TID251 - as somebody else's program does
+    task.cancel()
+    await task
+
+
+async def _cancels_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+async def _ends_the_program() -> None:
+    sys.exit(3)
+
+
+async def _shows_nothing() -> None:
+    raise Mute
+
+
+@pytest.mark.parametrize("is_batch", [False, True], ids=["single", "batch"])
+@pytest.mark.parametrize(
+    ("surprise", "text"),
+    [
+        (_awaits_what_was_cancelled, "CancelledError: "),
+        (_cancels_itself, "CancelledError: "),
+        (_ends_the_program, "SystemExit: 3"),
+        (_shows_nothing, "Mute, whose text cannot be had: RuntimeError"),
+    ],
+)
+async def test_what_would_end_the_program_is_the_rows_error_too(
+    database: Database, invoices: Invoices, surprise: Callable[[], Awaitable[None]], text: str, is_batch: bool
+) -> None:
+    app = listener_on(database)
+
+    async def one(job: Job) -> None:
+        if job.row["amount"] == 1:
+            await surprise()
+
+    async def many(jobs: list[Job]) -> None:
+        for job in jobs:
+            await one(job)
+
+    if is_batch:
+        app.queue("invoices", max_attempts=1, batch_size=9)(many)
+    else:
+        app.queue("invoices", max_attempts=1)(one)
+    invoices.insert(0, 1, 2)
+    async with app:
+        await invoices.until("Done", "Failed", "Done")
+        invoices.insert(3)
+        await invoices.until("Done", "Failed", "Done", "Done")
+    assert str(invoices.errors()[1]).startswith(text)
+
+
+async def test_a_thread_cannot_end_the_program(database: Database, invoices: Invoices) -> None:
+    app = listener_on(database)
+
+    @app.queue("invoices", max_attempts=1)
+    def send(job: Job) -> None:
+        sys.exit("no printer")
+
+    invoices.insert(1)
+    async with app:
+        await invoices.until("Failed")
+    assert invoices.errors() == ["SystemExit: no printer (gave up after 1 attempts)"]
 
 
 async def test_a_call_that_takes_too_long_is_cancelled_by_the_queues_own_timeout(
