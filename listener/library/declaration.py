@@ -60,8 +60,8 @@ class Declaration:
         """The engine's declaration of the attached table. Raises ConfigError for a column that it does not have."""
         columns = attached.columns if self.model is None else self.model.columns
         problems = [
-            f"{self._place}: {attached.table} has no column {name!r}, which {self.model.name} asks for; "
-            f"it has {', '.join(attached.columns)}"
+            f"{self._place}: {self.model.name} asks for {name!r}, which is no column of {attached.table} "
+            f"that handlers see; they see {', '.join(attached.columns)}"
             for name in columns
             if self.model is not None and name not in attached.columns
         ]

@@ -109,13 +109,14 @@ def test_an_attached_table_is_looked_at_too(patient: Ward) -> None:
     execute("INSERT INTO \"Bills 100%\" (\"no\", status, scheduled_at) VALUES (5, 'Do %s', now() - interval '1 hour')")
     found = patient.only("work")
     assert "1 row of Bills 100% due for more than 300 s (oldest: Bills 100%.no = 5)" in found.seen
+    assert found.advice == "start your program that works on it"
     execute("SELECT detach_queue('\"Bills 100%\"'::regclass)")
     execute('DROP TABLE "Bills 100%"')
 
 
 def test_a_listener_runs(patient: Ward) -> None:
     before = [each for each in patient.examine().findings if each.check == "listeners"]
-    assert [(each.verdict, each.advice) for each in before] == [("warn", "start `listener run`")]
+    assert [(each.verdict, each.advice) for each in before] == [("warn", "start `listener run`, or your own program")]
     with lease(patient.database, 11, schema=SCHEMA):
         during = [each for each in patient.examine().findings if each.check == "listeners"]
     assert [(each.verdict, each.seen) for each in during] == [("ok", "1 live session: 11")]

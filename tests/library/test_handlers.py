@@ -257,7 +257,7 @@ class Mute(Exception):  # noqa: N818
 
 
 async def _awaits_what_was_cancelled() -> None:
-    task = asyncio.create_task(asyncio.sleep(9))  # noqa: TID251 - as somebody else's program does
+    task = asyncio.create_task(asyncio.Event().wait())  # noqa: TID251 - as somebody else's program does
     task.cancel()
     await task
 
@@ -266,7 +266,7 @@ async def _cancels_itself() -> None:
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
-    await asyncio.sleep(0)
+    await asyncio.Event().wait()
 
 
 async def _ends_the_program() -> None:

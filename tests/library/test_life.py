@@ -148,8 +148,8 @@ async def test_every_column_that_does_not_fit_is_told_at_once(database: Database
     place = "@queue('invoices') test_every_column_that_does_not_fit_is_told_at_once.<locals>.send: "
     writable = "these can: amount, customer, sent_at, tags, created_at"
     assert str(caught.value).splitlines() == [
-        f"{place}invoices has no column 'weight', which Parcel asks for;"
-        " it has id, amount, customer, sent_at, tags, created_at",
+        f"{place}Parcel asks for 'weight', which is no column of invoices that handlers see;"
+        " they see id, amount, customer, sent_at, tags, created_at",
         f"{place}results='sent_to' is no column of invoices that can be written; {writable}",
         f"{place}results='id' is no column of invoices that can be written; {writable}",
     ]

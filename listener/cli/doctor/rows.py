@@ -6,6 +6,8 @@ from listener.core.queue import Queue
 from listener.db.configuration import read_configuration
 from listener.db.doctor import MOST_COUNTED
 
+_OURS = ("upload", "import", "sync")
+
 
 async def configuration(case: Case) -> list[Finding]:
     """Every row of configuration_params is in force."""
@@ -23,7 +25,7 @@ async def configuration(case: Case) -> list[Finding]:
                 "listener config set fast_polling_enabled true",
             )
         )
-    for name in ("upload", "import", "sync"):
+    for name in _OURS:
         if not reading.config.is_enabled(name):
             seen = f"{name}_enabled is false: queue {name} claims nothing"
             problems.append(warn(seen, f"listener config set {name}_enabled true"))
@@ -41,11 +43,12 @@ async def work(case: Case) -> list[Finding]:
 async def _queue(case: Case, queue: Queue) -> list[Finding]:
     found = await case.patient.stuck(queue, long_s=case.long_s)
     where, is_running = f"{queue.table}.{queue.key}", found["sessions"] > 0
+    start = "start `listener run`" if queue.name in _OURS else "start your program that works on it"
     problems = []
     if found["orphans"]:
         rows = several(found["orphans"], "row")
         seen = f"{rows} of {queue.name} Processing under a session that is gone ({where} = {found['orphan']})"
-        cure = "wait for the next safety poll" if is_running else "start `listener run`, which frees them at its start"
+        cure = "wait for the next safety poll" if is_running else f"{start}, which frees them at its start"
         problems.append(fail(seen, cure))
     if found["strays"]:
         rows = several(found["strays"], "row")
@@ -57,7 +60,7 @@ async def _queue(case: Case, queue: Queue) -> list[Finding]:
         rows = f"{_rows(found['waiting'])} of {queue.name}"
         seen = f"{rows} due for more than {case.long_s:.0f} s (oldest: {where} = {found['waiter']})"
         cure = f"see /readyz, the log and `listener status`; is {queue.name} in LISTENER_QUEUES, and switched on?"
-        problems.append(fail(seen, cure if is_running else "start `listener run`"))
+        problems.append(fail(seen, cure if is_running else start))
     if found["failed"]:
         seen = f"{_rows(found['failed'])} of {queue.name} Failed"
         problems.append(warn(seen, f"{found['cure_failed']}; then `listener retry {queue.name} --failed`"))

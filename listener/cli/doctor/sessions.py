@@ -17,7 +17,8 @@ async def listeners(case: Case) -> list[Finding]:
     """At least one process works."""
     live = await read_live_sessions(case.patient.pool)
     if not live:
-        return [warn("no listener is running: nothing takes what is inserted", "start `listener run`")]
+        cure = "start `listener run`, or your own program"
+        return [warn("no listener is running: nothing takes what is inserted", cure)]
     return [ok(f"{several(len(live), 'live session')}: {', '.join(str(each['session_key']) for each in live[:5])}")]
 
 
