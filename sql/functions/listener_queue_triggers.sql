@@ -14,7 +14,8 @@ AS $$
                       'WHEN (NOT pg_catalog.pg_try_advisory_xact_lock_shared(1869374562, %L::regclass::oid::integer)) ', place.name) END,
                   current_schema(), CASE WHEN entry.ready_word <> 'Pending' THEN quote_literal(entry.ready_word) END)
     FROM (VALUES (format('%I.%I', entry.table_schema, entry.table_name))) AS place (name)
-    LEFT JOIN pg_class AS c ON c.oid = to_regclass(place.name)
+    LEFT JOIN pg_class AS c ON (c.relnamespace, c.relname) = (  -- to_regclass wants to enter the schema
+        (SELECT n.oid FROM pg_namespace AS n WHERE n.nspname = entry.table_schema), entry.table_name)
     UNION ALL
     SELECT 'listener_became_due', false, 'AFTER UPDATE',
            format('FOR EACH ROW WHEN (NEW.status = %1$L AND (OLD.claim_id IS NULL OR NEW.claim_id IS NOT NULL)'
