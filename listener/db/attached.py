@@ -71,13 +71,6 @@ async def read_attached(pool: Pool, name: str) -> Attached:
     return _attached(row)
 
 
-async def list_silent_partitions(pool: Pool) -> list[tuple[str, str]]:
-    """Return (queue, partition) of partitions that ring nothing for rows inserted straight into them, because they are
-    newer than the queue; `listener attach` again cures that. Raises Unreachable, DatabaseError."""
-    rows = await pool.run(query("attached", "silent_partitions"), name="attached tables")
-    return [(row["queue"], row["partition"]) for row in rows]
-
-
 async def _rows(pool: Pool) -> list[dict[str, Any]]:
     return await pool.run(query("attached", "attached"), name="attached tables")
 

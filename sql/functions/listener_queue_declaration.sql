@@ -1,7 +1,7 @@
 -- What a table is or will be as a queue: what was asked for, else what it is attached with, else the defaults.
 -- Raises when the table cannot be that. The key and the words of an attached table stay: its rows and indexes have them.
 -- A table that is on the books but without our trigger is another one of the same name: the first was dropped. One with
--- our trigger that is not on the books had another name.
+-- our trigger that is not on the books had another name, or was a partition.
 CREATE OR REPLACE FUNCTION listener_queue_declaration(target regclass, key text, ready text, done text, content text[])
 RETURNS listener_queues
 LANGUAGE plpgsql STABLE
@@ -18,7 +18,8 @@ BEGIN
     WHERE q.table_schema = entry.table_schema AND q.table_name = entry.table_name AND is_rung;
     IF is_rung AND before.name IS NULL THEN
         RAISE EXCEPTION '% has the triggers of a queue, but is not on the books', target
-            USING ERRCODE = '22023', HINT = 'if it was renamed: give it its former name and schema, detach it, and rename it then';
+            USING ERRCODE = '22023', HINT = format('if it was renamed: give it its former name and schema, detach it, and rename it then;'
+                            ' if it was a partition of a queue: DROP TRIGGER listener_inserted ON %s', target);
     END IF;
     entry.name := CASE WHEN entry.table_schema = current_schema() THEN entry.table_name
                        ELSE concat(entry.table_schema, '.', entry.table_name) END;

@@ -52,6 +52,3 @@ SELECT detach_queue(%(target)s::bigint::oid, %(force)s);
 -- name: forget
 -- Of a table that was dropped: there is nothing else to take away.
 DELETE FROM listener_queues AS q WHERE q.table_schema = %(schema)s AND q.table_name = %(table)s RETURNING q.name;
-
--- name: silent_partitions
-SELECT queue, partition::text AS partition FROM listener_silent_partitions();

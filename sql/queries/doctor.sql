@@ -103,7 +103,7 @@ WHERE p.role = 'runtime' AND p.kind = 'table' AND row_security_active(p.relation
 -- name: triggers
 -- Each wanted trigger (%(wanted)s: [[table, trigger], …]) of our tables, and those of attached ones, with its state. A statement
 -- trigger is wanted on each leaf of a partitioned table too: what names a partition fires none of its root.
--- enabled: O = as it should be, A = always, D = off, R = only on a replica; null = it is not there.
+-- enabled: O = as it should be, A = always, D = off, R = only on a replica; null = it is not there. is_silent: it rings for nobody.
 WITH wanted AS (
     SELECT to_regclass(format('%%I.%%I', current_schema(), w ->> 0)) AS root, w ->> 1 AS name, NULL::text AS queue
     FROM jsonb_array_elements(%(wanted)s::jsonb) AS w
@@ -113,8 +113,8 @@ WITH wanted AS (
     FROM listener_queues AS q CROSS JOIN LATERAL listener_queue_triggers(q) AS t
     WHERE q.attached_at IS NOT NULL
 )
-SELECT r.relation::text AS relation, w.name, r.is_root, t.tgenabled::text AS enabled,
-       CASE WHEN t.tgname IS NOT NULL THEN format('ALTER TABLE %%I.%%I ENABLE TRIGGER %%I', r.schema_name, r.table_name, w.name)
+SELECT r.relation::text AS relation, w.name, r.is_root, t.tgenabled::text AS enabled, s.partition IS NOT NULL AS is_silent,
+       CASE WHEN t.tgname IS NOT NULL AND s.partition IS NULL THEN format('ALTER TABLE %%I.%%I ENABLE TRIGGER %%I', r.schema_name, r.table_name, w.name)
             WHEN w.queue IS NOT NULL THEN format('run `listener attach %%s` again', w.queue)
             WHEN r.is_root THEN format('DELETE FROM %%I.listener_migrations WHERE name = ''triggers/%%s.sql''; then run `listener migrate`', current_schema(), w.name)
             ELSE format('CREATE TRIGGER %%I AFTER INSERT ON %%I.%%I REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION %%I.listener_ring_inserted()',
@@ -122,6 +122,7 @@ SELECT r.relation::text AS relation, w.name, r.is_root, t.tgenabled::text AS ena
 FROM wanted AS w
 CROSS JOIN LATERAL listener_queue_relations(w.root) AS r
 LEFT JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = r.relation AND t.tgname = w.name
+LEFT JOIN listener_silent_partitions() AS s ON s.partition = r.relation AND w.name = 'listener_inserted'
 WHERE r.is_root OR t.tgname IS NOT NULL OR w.name LIKE '%%inserted'
 ORDER BY 1, 2;
 

@@ -160,6 +160,30 @@ def test_a_trigger_is_missing(patient: Ward) -> None:
     assert patient.trouble() == {}
 
 
+def test_a_table_rings_nothing(patient: Ward) -> None:
+    """Rebuilt with the triggers of the table that it replaces, or put under one that is no queue."""
+    as_owner = patient.database.execute_as_owner
+    as_owner("CREATE TABLE parcels (id bigint PRIMARY KEY); CREATE TABLE former ()")
+    as_owner("SELECT attach_queue('parcels'::regclass)")
+    patient.login.grant(patient.database.url, SCHEMA)
+    assert patient.trouble() == {}
+    as_owner(
+        "CREATE OR REPLACE TRIGGER listener_inserted AFTER INSERT ON parcels REFERENCING NEW TABLE AS inserted"
+        " FOR EACH STATEMENT WHEN ('former'::regclass::oid > 0) EXECUTE FUNCTION listener_ring_inserted()"
+    )
+    found = patient.only("triggers")
+    assert found.verdict == "warn"
+    assert "table parcels rings nothing" in found.seen
+    assert found.advice == "run `listener attach parcels` again"
+    as_owner("SELECT attach_queue('parcels'::regclass)")
+    assert patient.trouble() == {}
+    as_owner("CREATE TABLE whole (LIKE parcels INCLUDING DEFAULTS) PARTITION BY LIST (id)")
+    as_owner("ALTER TABLE whole ATTACH PARTITION parcels DEFAULT")
+    assert "table parcels rings nothing" in patient.only("triggers").seen
+    as_owner("ALTER TABLE whole DETACH PARTITION parcels; SELECT detach_queue('parcels'::regclass)")
+    as_owner("DROP TABLE whole, parcels, former")
+
+
 def test_a_partition_rings_nothing(patient: Ward) -> None:
     execute = patient.database.execute
     as_owner = patient.database.execute_as_owner

@@ -14,7 +14,7 @@ from listener.core.errors import ConfigError, DatabaseError, Unmigrated
 from listener.core.job import Settle, Settlement
 from listener.core.queue import Queue
 from listener.db.attach import Wish, attach, detach
-from listener.db.attached import Attached, list_attached, list_silent_partitions, read_attached
+from listener.db.attached import Attached, list_attached, read_attached
 from listener.db.queue import QueueTable
 
 pytestmark = pytest.mark.anyio
@@ -387,13 +387,3 @@ def test_a_dropped_table_is_taken_off_the_books(database: Database) -> None:
 def test_a_schema_that_is_not_of_this_release(empty_database: Database) -> None:
     with pytest.raises(Unmigrated, match="run `listener migrate`"):
         attach_t(empty_database.owner_url)
-
-
-async def test_newer_partitions_are_listed(database: Database) -> None:
-    database.execute_as_owner("CREATE TABLE t (id int PRIMARY KEY) PARTITION BY LIST (id)")
-    attach_t(database.owner_url)
-    database.execute_as_owner("CREATE TABLE newer PARTITION OF t DEFAULT")
-    async with open_pool(database) as pool:
-        assert await list_silent_partitions(pool) == [("t", "newer")]
-        attach_t(database.owner_url)
-        assert await list_silent_partitions(pool) == []

@@ -230,7 +230,8 @@ REFUSED = {
         "CREATE TABLE u (id int PRIMARY KEY); SELECT attach_queue('u'); ALTER TABLE u RENAME TO t",
         "",
         "t has the triggers of a queue, but is not on the books",
-        "if it was renamed: give it its former name and schema, detach it, and rename it then",
+        "if it was renamed: give it its former name and schema, detach it, and rename it then;"
+        " if it was a partition of a queue: DROP TRIGGER listener_inserted ON t",
     ),
     "an index's name that is taken": (
         "CREATE TABLE u (id int); CREATE INDEX t_listener_failed ON u (id); CREATE TABLE t (id int PRIMARY KEY)",

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.own_role("makes the four roles itself, under names of i
 #: Named queries that are not the service's: the owner's, the demo's, the tests'.
 OTHERS = {
     "books": {"read_books"},
-    "attached": {"attached", "silent_partitions"},
+    "attached": {"attached"},
     "samples": set(),
     "scratch": set(),
 }

@@ -84,18 +84,17 @@ async def triggers(case: Case) -> list[Finding]:
     rows = await case.patient.triggers()
     problems = []
     for row in rows:
-        name, relation = row["name"], row["relation"]
-        if row["enabled"] in ("O", "A"):
-            continue
-        if row["enabled"] is not None:
-            how = "is off" if row["enabled"] == "D" else "fires on replicas only"
+        name, relation, enabled = row["name"], row["relation"], row["enabled"]
+        if enabled is None and row["is_root"]:
+            problems.append(fail(f"trigger {name} on {relation} is missing", row["cure"]))
+        elif enabled is None or row["is_silent"]:
+            kind = "table" if row["is_root"] else "partition"
+            seen = f"{kind} {relation} rings nothing for rows that are inserted straight into it"
+            problems.append(warn(seen, row["cure"]))
+        elif enabled not in ("O", "A"):
+            how = "is off" if enabled == "D" else "fires on replicas only"
             seen = f"trigger {name} on {relation} {how}: rows wait for the safety poll, and edits are not noticed"
             problems.append(fail(seen, row["cure"]))
-        elif row["is_root"]:
-            problems.append(fail(f"trigger {name} on {relation} is missing", row["cure"]))
-        else:
-            seen = f"partition {relation} rings nothing for rows that are inserted straight into it"
-            problems.append(warn(seen, row["cure"]))
     return problems or [ok(f"{several(len(rows), 'trigger')} there and switched on")]
 
 
