@@ -29,7 +29,7 @@ from listener.db.session import Session, identity, lock_class_oid
 QUESTIONS = frozenset(
     {"server", "grants", "owners", "roles", "policies", "bypasses", "invalid_indexes", "storage", "storage_options",
      "transactions", "hidden_sessions", "horizon", "prepared", "notifications", "capacity", "clock", "definitions",
-     "settings", "sequences"}
+     "settings", "sequences", "orders"}
 )  # fmt: skip
 
 #: Rows that wait or failed are counted up to here: enough for a person, and bounded for the database.

@@ -388,6 +388,10 @@ SELECT extract(epoch FROM clock_timestamp())::float8 AS server_s;
 SELECT host(inet_client_addr()) AS address, inet_client_port() AS port, current_setting('tcp_keepalives_idle') AS idle,
        current_setting('tcp_keepalives_interval') AS interval, current_setting('tcp_keepalives_count') AS count;
 
+-- name: orders
+-- Whether the queues that call ShipStation ever held a row.
+SELECT EXISTS (SELECT FROM orders_inbox) OR EXISTS (SELECT FROM sync_runs) AS are_there;
+
 -- name: stuck
 -- A queue's rows that nobody works on or that wait for long, each with an example. Templates of the queue's names.
 -- orphans: Processing under a session that is gone (a rescue frees them). strays: Processing without a claim, which no

@@ -148,6 +148,47 @@ def test_credentials_are_missing(patient: Ward) -> None:
     assert patient.trouble(SHIPSTATION_API_KEY="", SHIPSTATION_API_SECRET="", LISTENER_QUEUES="import") == {}
 
 
+@pytest.fixture
+def keyless(inbox: Ward) -> Iterator[dict[str, str]]:
+    """Settings without keys, of a program that works on an attached table."""
+    inbox.database.execute_as_owner("CREATE TABLE invoices (id int PRIMARY KEY); SELECT attach_queue('invoices')")
+    inbox.login.grant(inbox.database.url, SCHEMA)
+    yield {"SHIPSTATION_API_KEY": "", "SHIPSTATION_API_SECRET": ""}
+    inbox.database.execute("SELECT detach_queue('invoices')")
+    inbox.database.execute("DROP TABLE invoices")
+
+
+def test_a_program_of_attached_queues_needs_no_credentials(inbox: Ward, keyless: dict[str, str]) -> None:
+    assert inbox.trouble(**keyless, LISTENER_QUEUES="invoices") == {}
+    unsaid = inbox.only("credentials", **keyless)
+    assert (unsaid.verdict, unsaid.advice) == ("warn", "name your program's queues in LISTENER_QUEUES, or set both")
+    assert "only `listener run` would miss them" in unsaid.seen
+
+
+def test_who_also_has_orders_needs_credentials(inbox: Ward, keyless: dict[str, str]) -> None:
+    assert inbox.only("credentials", **keyless, LISTENER_QUEUES="upload").verdict == "fail"
+    inbox.database.execute("INSERT INTO orders_inbox (order_number, status) VALUES ('8', 'Uploaded')")
+    assert inbox.only("credentials", **keyless).verdict == "fail"
+    switch = "UPDATE configuration_params SET param_value = %s WHERE param_key IN ('upload_enabled', 'sync_enabled')"
+    inbox.database.execute(switch, ["false"])
+    assert inbox.trouble(**keyless)["credentials"][0].verdict == "warn"
+    inbox.database.execute(switch, ["true"])
+
+
+@pytest.mark.parametrize(
+    ("names", "seen", "advice"),
+    [
+        ("invoces", "'invoces', which is no queue; known: upload, import, sync, invoices", "listener attach invoces"),
+        ("invoices,sync", "sync, which is `listener run`'s, and invoices, which is your program's", "of its own"),
+    ],
+)
+def test_queues_that_no_process_takes(inbox: Ward, keyless: dict[str, str], names: str, seen: str, advice: str) -> None:
+    found = inbox.only("credentials", **keyless, LISTENER_QUEUES=names)
+    assert found.verdict == "fail"
+    assert seen in found.seen
+    assert advice in found.advice
+
+
 def test_the_api_is_broken_or_away(patient: Ward) -> None:
     patient.api.fault({"status": 500})
     broken = patient.only("credentials")
