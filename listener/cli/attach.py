@@ -67,8 +67,7 @@ def attach(
         print(report.script or f"-- {report.queue} is attached already: nothing to do")
     else:
         print(f"queue {report.queue}: rows with status '{ready_word}' are work, completed ones are '{done_word}'")
-    for note in report.notes:
-        print(f"{'-- ' if dry_run else ''}note: {note}")
+    _print_notes(report, dry_run)
 
 
 @cli.command()
@@ -88,18 +87,23 @@ def detach(
     )
     if as_json:
         _print_json(report)
-    elif dry_run:
+        return
+    if dry_run:
         print(report.script)
     else:
         for step in report.steps:
             _tell(step)
         print(f"{report.queue} is no queue any more")
-        for note in report.notes:
-            print(f"note: {note}")
+    _print_notes(report, dry_run)
 
 
 def _tell(step: Step) -> None:
     print(shorten(step.statement, 118, placeholder=" …"), flush=True)
+
+
+def _print_notes(report: Report, dry_run: bool) -> None:
+    for note in report.notes:
+        print(f"{'-- ' if dry_run else ''}note: {note}")
 
 
 def _print_json(report: Report) -> None:

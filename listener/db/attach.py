@@ -99,7 +99,9 @@ def attach(
     with _session(url, home) as conn:
         notes: list[str] = []
         conn.add_notice_handler(lambda diag: notes.append(diag.message_primary or ""))
-        target = _found(conn, wish.table, wish.schema, home)
+        target = _find(conn, wish.table, wish.schema, home)
+        if target is None:
+            raise _nowhere(conn, wish.table, wish.schema or home)
         if not dry_run:
             _take_turn(conn, target, wish.table)
         params = {
@@ -128,13 +130,9 @@ def detach(
 ) -> Report:
     """Take away what attach added; `force`: also while rows are being worked on. The rest as for `attach`."""
     with _session(url, home) as conn:
-        try:
-            target = _found(conn, table, schema, home)
-        except ConfigError:
-            for place in [] if dry_run else _places(table, schema, home):
-                for row in conn.execute(query("attached", "forget"), place):
-                    return Report(row["name"], [], notes=["the table is no longer there; it is off the books now"])
-            raise
+        target = _find(conn, table, schema, home)
+        if target is None:
+            return _forget(conn, table, schema, home, dry_run=dry_run)
         if not dry_run:
             _take_turn(conn, target, table)
         steps = [
@@ -193,19 +191,35 @@ def _limit_locks() -> sql.Composed:
     return template("attached", "limit_locks", {"limit": sql.Literal(f"{LOCK_TRY_S * 1000:.0f}ms")})
 
 
-def _found(conn: Conn, table: str, schema: str | None, home: str) -> int:
-    """Return the table's oid. Raises ConfigError with a guess at what was meant."""
+def _find(conn: Conn, table: str, schema: str | None, home: str) -> int | None:
+    """Return the table's oid."""
     for place in _places(table, schema, home):
         for row in conn.execute(query("attached", "find_table"), place):
             return int(row["target"])
+    return None
+
+
+def _nowhere(conn: Conn, table: str, schema: str) -> ConfigError:
+    """Say that there is no such table, with a guess at what was meant."""
     names: dict[str, str] = {}
     for row in conn.execute(query("attached", "all_tables")).fetchall():
-        is_near = row["schema"] == (schema or home)
+        is_near = row["schema"] == schema
         name = row["table"] if is_near else f"{row['schema']}.{row['table']}"
         names |= {key.casefold(): name for key in (name, row["table"]) if is_near or key.casefold() not in names}
     near = get_close_matches(table.casefold(), names, n=1)
-    guess = f"; did you mean {names[near[0]]}?" if near else "; create it first"
-    raise ConfigError(f"there is no table {table} in schema {schema or home} of {place_of(conn)}{guess}")
+    guess = f"did you mean {names[near[0]]}?" if near else "create it first"
+    return ConfigError(f"there is no table {table} in schema {schema} of {place_of(conn)}; {guess}")
+
+
+def _forget(conn: Conn, table: str, schema: str | None, home: str, *, dry_run: bool) -> Report:
+    """Take a table that was dropped off the books. Raises ConfigError when it is not on them."""
+    with conn.transaction(force_rollback=dry_run):
+        for place in _places(table, schema, home):
+            for row in conn.execute(query("attached", "forget"), place):
+                return Report(row["name"], [], notes=["the table is no longer there: it comes off the books"])
+    attached = ", ".join(row["name"] for row in conn.execute(query("attached", "attached"))) or "none"
+    where = f"schema {schema or home} of {place_of(conn)}"
+    raise ConfigError(f"there is no table {table} in {where}; attached are: {attached}")
 
 
 def _places(table: str, schema: str | None, home: str) -> list[dict[str, str]]:

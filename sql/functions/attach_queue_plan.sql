@@ -40,6 +40,9 @@ BEGIN
     IF nullable IS NOT NULL THEN
         RAISE NOTICE '% of % may be null: a row without is never claimed', nullable, target;
     END IF;
+    IF entry.attached_at IS NULL THEN
+        PERFORM listener_tell_adopted(target, entry);
+    END IF;
     IF entry IS DISTINCT FROM before THEN
         RETURN QUERY SELECT false, format(
             'INSERT INTO %I.listener_queues AS q (name, table_schema, table_name, key_column, key_type, ready_word, done_word, content, added)'

