@@ -163,7 +163,7 @@ def _run(work: Callable[[Pool], Awaitable[T]]) -> T:
 def _known(name: str) -> Key:
     key = KEYS.get(field_of(name))
     if key is None:
-        guess = nearest(name, likeness=0.6)
+        guess = nearest(name)
         hint = f"did you mean {guess}?" if guess else "`listener config list` shows them all"
         raise ConfigError(f"{name!r} is no key of the configuration; {hint}")
     return key

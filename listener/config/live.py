@@ -199,9 +199,10 @@ def field_of(param_key: str) -> str:
 
 
 @lru_cache(256)
-def nearest(param_key: str, *, likeness: float = 0.85) -> str | None:
-    """Return the key that an unknown one was probably meant to be; None when it is like no other."""
-    found = difflib.get_close_matches(field_of(param_key), [*KEYS, *ALIASES], n=1, cutoff=likeness)
+def nearest(param_key: str) -> str | None:
+    """Return the key that an unknown one is a typing error of; None when it is like no other. At less likeness a switch
+    that somebody makes up (`invoices_enabled`) is like one that has nothing to do with it."""
+    found = difflib.get_close_matches(field_of(param_key), [*KEYS, *ALIASES], n=1, cutoff=0.85)
     return KEYS[field_of(found[0])].name if found else None
 
 

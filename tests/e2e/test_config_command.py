@@ -105,6 +105,10 @@ def test_mistakes_change_nothing_and_are_named(listeners: Services, database: Da
             "'upload_enable' is no key of the configuration; did you mean upload_enabled?",
         ),
         (("set", "max_attempts", "-1"), "max_attempts must be a whole number of attempts from 1 to 100, got '-1'"),
+        (
+            ("set", "invoices_enabled", "no"),
+            "'invoices_enabled' is no key of the configuration; `listener config list` shows them all",
+        ),
         (("get", "xyz"), "'xyz' is no key of the configuration; `listener config list` shows them all"),
         (("restore", "yesterday"), "'yesterday' is no moment; write it as 2026-11-21T10:00+00:00"),
         (
