@@ -5,7 +5,7 @@ import io
 import signal
 import sys
 
-from listener.core.errors import ConfigError, ListenerError
+from listener.core.errors import ListenerError, last_words
 
 
 def main() -> None:
@@ -25,13 +25,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, interrupt)
     try:
         cli()
-    except ConfigError as error:
-        _fail(error, 2)
     except ListenerError as error:
-        _fail(error, 1)
-
-
-def _fail(error: ListenerError, code: int) -> None:
-    for problem in str(error).splitlines():
-        print(f"listener: {problem}", file=sys.stderr)
-    sys.exit(code)
+        told, code = last_words(error)
+        print(told, file=sys.stderr)
+        sys.exit(code)

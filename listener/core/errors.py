@@ -88,6 +88,11 @@ class Broken(ClientError):  # noqa: N818
     """HTTP 500: the API as a whole, or one record in the call. A second, smaller call tells."""
 
 
+def last_words(error: ListenerError) -> tuple[str, int]:
+    """What a process says when an error ends it, and its exit code: 2 = wrong usage or settings, 1 = failed."""
+    return "\n".join(f"listener: {problem}" for problem in str(error).splitlines()), 1 + isinstance(error, ConfigError)
+
+
 def most_telling(group: BaseExceptionGroup[ListenerError]) -> ListenerError:
     """Pick the error that explains most: what no waiting mends before a lost session."""
     leaves: list[ListenerError] = []

@@ -37,6 +37,7 @@ class Limits:
     """What the live configuration allows a queue right now.
 
     batch_size: rows in one handler call. concurrency: handler calls at once. timeout_s: seconds one call may take.
+    timeout_by: what says so, for a person.
     """
 
     enabled: bool = True
@@ -44,3 +45,4 @@ class Limits:
     concurrency: int = 1
     max_attempts: int = 10
     timeout_s: float = 300.0
+    timeout_by: str = "operation_timeout"

@@ -122,7 +122,8 @@ class Executor:
                 result = "released"
         elif not call.crew.is_cancelled:
             allowed_s = deadline.deadline - (anyio.current_time() - duration_s)
-            error = f"The handler did not end within {round(max(allowed_s, 0.0), 1):g} s (operation_timeout)."
+            allowed = f"{round(max(allowed_s, 0.0), 1):g} s ({call.limits.timeout_by})"
+            error = f"The handler did not end within {allowed}."
             result = "timeout"
             outcomes = [outcome or Retry(error) for outcome in outcomes]
         else:

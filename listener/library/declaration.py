@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args, get_origin
 
 from listener.config.live import LiveConfig
@@ -12,9 +12,12 @@ from listener.core.job import Job
 from listener.core.queue import Limits, Queue
 from listener.db.attached import Attached
 from listener.library.rows import RowModel
+from listener.workflows.queues import QUEUES
 
 DEFAULT_CONCURRENCY = 10
 _LISTS = (list, Sequence)
+#: Names that no table of the user's can have as a queue → the service's queue.
+_TAKEN = {name: queue.name for queue in QUEUES.values() for name in (queue.name, queue.table)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +51,16 @@ class Declaration:
 
     def limits(self, live: LiveConfig) -> Limits:
         """What the queue may do under a configuration."""
-        return Limits(
+        limits = Limits(
             enabled=live.is_enabled(self.name),
             batch_size=self.batch_size or 1,
             concurrency=self.concurrency,
             max_attempts=self.max_attempts or live.max_attempts,
-            timeout_s=self.timeout_s or live.operation_timeout,
+            timeout_s=live.operation_timeout,
         )
+        if self.timeout_s is None:
+            return limits
+        return replace(limits, timeout_s=self.timeout_s, timeout_by=f"timeout of @queue({self.name!r})")
 
     def queue(self, attached: Attached) -> Queue:
         """The engine's declaration of the attached table. Raises ConfigError for a column that it does not have."""
@@ -91,6 +97,11 @@ class Declaration:
     def _check_limits(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ConfigError(f"@queue({self.name!r}): expected the name of an attached table")
+        if self.name in _TAKEN:
+            raise ConfigError(
+                f"@queue({self.name!r}): that is the service's own queue {_TAKEN[self.name]}, which `listener run`"
+                " works on; attach a table of your own, and name that"
+            )
         for name in ("concurrency", "batch_size", "max_attempts"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

@@ -1,6 +1,7 @@
 """`Listener`: a program's queues and their handlers, run alone or inside a program that does more."""
 
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,7 +14,7 @@ import anyio.lowlevel
 
 from listener.config.environment import Environment, load_environment
 from listener.config.live import LiveConfig
-from listener.core.errors import ConfigError, ListenerError
+from listener.core.errors import ConfigError, ListenerError, last_words
 from listener.engine.loop import run_loop
 from listener.library.assignments import assignments
 from listener.library.calls import Many, One
@@ -136,9 +137,8 @@ class Listener:
     def run(self) -> None:
         """Work until SIGTERM or SIGINT (a second one cancels what still runs) or `stop`; logs as `listener run` does.
 
-        While the database is away it waits. Raises ConfigError, DatabaseError for what no waiting mends: a program that
-        catches neither ends with exit code 1, and the last lines on stderr say what is wrong and what to do.
-        What the driver said is in the message; the error has no cause.
+        While the database is away it waits. What no waiting mends ends the program as it ends `listener run`: lines on
+        stderr say what is wrong and what to do, and SystemExit carries the code, 2 for settings and 1 for the rest.
         """
         try:
             env = self.settings()
@@ -147,7 +147,9 @@ class Listener:
             run_loop(self._run_alone, env)
         except ListenerError as error:
             # the message is whole: a hundred lines of the engine's frames and the driver's errors would bury it
-            raise error.with_traceback(None) from None
+            told, code = last_words(error)
+            print(told, file=sys.stderr)  # noqa: T201 - whoever started the program reads it
+            raise SystemExit(code) from None
 
     async def __aenter__(self) -> Self:
         """Work beside the block, without signals and without touching the program's logging; leaving it stops.

@@ -100,6 +100,13 @@ def test_a_queue_has_a_name() -> None:
         Listener().queue("")(one)
 
 
+@pytest.mark.parametrize(("name", "queue"), [("orders_inbox", "upload"), ("sync_runs", "sync"), ("import", "import")])
+def test_a_queue_of_the_service_has_its_handler(name: str, queue: str) -> None:
+    """Attach refuses it, so nobody may be sent there."""
+    with pytest.raises(ConfigError, match=f"is the service's own queue {queue}, which `listener run` works on; attach"):
+        Listener().queue(name)(one)
+
+
 def test_a_decorator_without_a_table_is_refused_at_once() -> None:
     with pytest.raises(ConfigError, match=r'takes the name of a table: @app\.queue\("one"\)'):
         Listener().queue(one)  # type: ignore[call-overload]

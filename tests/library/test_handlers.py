@@ -337,7 +337,7 @@ async def test_a_call_that_takes_too_long_is_cancelled_by_the_queues_own_timeout
     invoices.insert(1)
     async with app:
         await invoices.until("Failed")
-    assert "did not end within" in str(invoices.errors()[0])
+    assert " s (timeout of @queue('invoices'))." in str(invoices.errors()[0])
 
 
 async def test_a_thread_that_was_given_up_keeps_its_place(database: Database, invoices: Invoices) -> None:

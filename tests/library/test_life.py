@@ -13,7 +13,7 @@ from library.invoices import Invoices, listener_on
 from login import Login
 from waiting import until_async
 
-from listener import ConfigError, DatabaseError, Job, Listener, ListenerError
+from listener import ConfigError, DatabaseError, Job, Listener
 from listener.db.embedded import Cluster
 
 pytestmark = pytest.mark.anyio
@@ -250,15 +250,18 @@ async def test_only_the_chosen_queues_are_worked_on(
         await app.__aenter__()
 
 
-async def test_without_a_queue_there_is_nothing_to_run(database: Database) -> None:
-    with pytest.raises(ListenerError, match="has no queue"):
+async def test_without_a_queue_there_is_nothing_to_run(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
         listener_on(database).run()
+    assert capsys.readouterr().err == (
+        'listener: the listener has no queue: register a handler with @app.queue("table")\n'
+    )
 
 
 async def test_an_unknown_setting_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTENER_SHEMA", "x")
     with pytest.raises(ConfigError, match="did you mean LISTENER_SCHEMA"):
-        listener_on(database).run()
+        await listener_on(database).__aenter__()
 
 
 async def test_another_schema(database: Database) -> None:
