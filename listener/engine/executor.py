@@ -121,8 +121,8 @@ class Executor:
             if isinstance(outcomes[0], Release) and all(isinstance(outcome, Release) for outcome in outcomes):
                 result = "released"
         elif not call.crew.is_cancelled:
-            allowed_s = deadline.deadline - (anyio.current_time() - duration_s)
-            allowed = f"{round(max(allowed_s, 0.0), 1):g} s ({call.limits.timeout_by})"
+            allowed_s = max(deadline.deadline - (anyio.current_time() - duration_s), 0.0)
+            allowed = f"{round(allowed_s, 1 if allowed_s >= 1 else 3):g} s ({call.limits.timeout_by})"
             error = f"The handler did not end within {allowed}."
             result = "timeout"
             outcomes = [outcome or Retry(error) for outcome in outcomes]

@@ -203,7 +203,7 @@ WITH alive AS MATERIALIZED (
     SET status = {ready}, claim_id = NULL, claimed_by = NULL, claimed_at = NULL, updated_at = clock_timestamp(),
         attempts = CASE WHEN freed.is_orphan THEN greatest(q.attempts - 1, 0) ELSE q.attempts END,
         last_error = CASE WHEN freed.is_orphan THEN q.last_error
-                          ELSE 'The handler did not end within the operation timeout; the row was given back.' END
+                          ELSE 'The handler did not end within its timeout; the row was given back.' END
     FROM freed
     WHERE q.{key} = freed.row_key
     RETURNING 1
