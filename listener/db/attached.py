@@ -61,8 +61,8 @@ async def read_attached(pool: Pool, name: str) -> Attached:
     row = rows.get(name)
     if row is None:
         near = get_close_matches(name, rows, n=1)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"table {name} is not attached; run `listener attach {name}`{guess}")
+        guess = f"did you mean {near[0]}?" if near else f"run `listener attach {name}`"
+        raise ConfigError(f"table {name} is not attached; {guess}")
     if not row["is_there"]:
         where = f"{row['table_schema']}.{row['table_name']}"
         raise ConfigError(f"table {where} is attached, but is no longer there; run `listener detach {name}`")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from listener.core.errors import ConfigError, ListenerError
+from listener.core.job import Job
 from listener.db.attached import read_attached
 from listener.db.pool import Pool
 from listener.db.queue import QueueTable
@@ -36,9 +37,10 @@ async def assignments(
 
 
 def _calls(declaration: Declaration, log: Any) -> Calls:
-    def note(error: BaseException) -> None:
+    def note(error: BaseException, jobs: Sequence[Job[Any]]) -> None:
         if not isinstance(error, ListenerError):
-            log.warning("Handler raised", queue=declaration.name, exc_info=error)
+            ids, attempts = [job.id for job in jobs], [job.attempt for job in jobs]
+            log.warning("Handler raised", queue=declaration.name, ids=ids, attempts=attempts, exc_info=error)
 
     return Calls(
         declaration.function,

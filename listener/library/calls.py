@@ -19,6 +19,8 @@ Many: TypeAlias = Callable[[list[Job[Any]]], Answers | Awaitable[Answers | None]
 EXPECTED = "None, Done, Retry, Snooze or Fail"
 # Until a call that was given up may have returned.
 _NO_THREAD_PAUSE_S = 5.0
+#: 31 years: what has been computed wrongly is more, and the database's intervals end.
+_LONGEST_S = 1e9
 
 
 class Calls:
@@ -26,7 +28,8 @@ class Calls:
     and do its work twice.
 
     results: columns that `Done` may name. threads: where the function runs; None = it is async.
-    on_surprise: told inside `except` of what the function raised, which the engine keeps as the row's error.
+    on_surprise: told inside `except` of what the function raised, which the engine keeps as the row's error, and of its
+    jobs.
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class Calls:
         model: RowModel | None,
         results: frozenset[str],
         threads: Threads | None,
-        on_surprise: Callable[[BaseException], None],
+        on_surprise: Callable[[BaseException, Sequence[Job[Any]]], None],
     ) -> None:
         self._function = function
         self._is_batch = is_batch
@@ -72,7 +75,7 @@ class Calls:
         except NoThread as error:
             return [Snooze(_NO_THREAD_PAUSE_S, str(error))] * len(jobs)
         except (Exception, SystemExit) as error:
-            self._on_surprise(error)
+            self._on_surprise(error, jobs)
             raise
         if not self._is_batch:
             return [self._checked(answer)]
@@ -98,7 +101,12 @@ class Calls:
                     f"declared: results=({', '.join(sorted(self._results))})"
                 )
             case Retry() | Snooze() if not _names_its_delay(answer):
-                return Fail(f"the handler returned {answer!r:.200}; delay_s takes seconds, an int or a float")
+                return Fail(
+                    f"the handler returned {answer!r:.200}; delay_s takes seconds, "
+                    f"an int or a float up to {_LONGEST_S:.0e}"
+                )
+            case Retry(error) | Fail(error) if not isinstance(error, str):
+                return Fail(f"the handler returned {answer!r:.200}; its error takes the text that a person reads")
             case Done() | Retry() | Snooze() | Fail():
                 return answer
             case _:
@@ -109,4 +117,4 @@ def _names_its_delay(answer: Retry | Snooze) -> bool:
     delay_s: object = answer.delay_s  # whatever the program has put there
     if delay_s is None:
         return isinstance(answer, Retry)
-    return isinstance(delay_s, int | float) and math.isfinite(delay_s)
+    return isinstance(delay_s, int | float) and -math.inf < delay_s <= _LONGEST_S  # what is past is due at once

@@ -10,7 +10,7 @@ DECLARE
                          entry.ready_word, entry.done_word),
         'priority', 'a lower one runs sooner',
         'scheduled_at', 'no row is worked on before it, and a retry puts it off',
-        'attempts', 'claims are counted in it, on top of what it holds, and a row that reaches max_attempts fails',
+        'attempts', 'claims are counted in it, on top of what it holds, and a row that has come to max_attempts fails at its next error',
         'claim_id', 'it is written at each claim, and emptied at its end',
         'claimed_by', 'it is written at each claim, and emptied at its end',
         'claimed_at', 'it is written at each claim, and emptied at its end',

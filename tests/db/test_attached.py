@@ -60,7 +60,7 @@ async def test_it_is_all_that_a_declaration_needs(database: Database) -> None:
 @pytest.mark.parametrize(
     ("change", "name", "text"),
     [
-        ("", "invoces", "table invoces is not attached; run `listener attach invoces`; did you mean invoices?"),
+        ("", "invoces", "table invoces is not attached; did you mean invoices?"),
         ("", "parcels", "table parcels is not attached; run `listener attach parcels`"),
         ("UPDATE listener_queues SET attached_at = NULL", "invoices", "table invoices is not completely attached; run `listener attach invoices` again"),  # noqa: E501
         ("DROP TABLE invoices", "invoices", "table public.invoices is attached, but is no longer there; run `listener detach invoices`"),  # noqa: E501

@@ -189,6 +189,9 @@ async def test_done_writes_the_declared_columns(database: Database, invoices: In
         (Snooze(Decimal(5)), "the handler returned Snooze(delay_s=Decimal('5'), reason=''); delay_s takes seconds"),
         (Snooze(float("nan")), "the handler returned Snooze(delay_s=nan, reason=''); delay_s takes seconds"),
         (Snooze(None), "the handler returned Snooze(delay_s=None, reason=''); delay_s takes seconds"),
+        (Snooze(1e10), "the handler returned Snooze(delay_s=10000000000.0, reason=''); delay_s takes seconds"),
+        (Fail(None), "the handler returned Fail(error=None); its error takes the text that a person reads"),
+        (Retry(7), "the handler returned Retry(error=7, delay_s=None); its error takes the text that a person reads"),
         (Retry("x", "5"), "the handler returned Retry(error='x', delay_s='5'); delay_s takes seconds"),
     ],
 )
@@ -247,6 +250,7 @@ async def test_what_it_raises_is_the_rows_error_and_is_logged_with_its_traceback
     [record] = [record for record in caplog.records if record.message.startswith("Handler raised")]
     assert record.name == "listener"
     assert record.exc_info is not None
+    assert "ids=[1] attempts=[1]" in record.message
 
 
 class Mute(Exception):  # noqa: N818

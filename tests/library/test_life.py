@@ -119,7 +119,7 @@ async def test_the_blocks_own_error_comes_out_as_it_is(database: Database, invoi
     ("name", "text"),
     [
         ("parcels", "table parcels is not attached; run `listener attach parcels`"),
-        ("invoces", "table invoces is not attached; run `listener attach invoces`; did you mean invoices?"),
+        ("invoces", "table invoces is not attached; did you mean invoices?"),
     ],
 )
 async def test_a_table_that_is_not_attached_ends_the_block(

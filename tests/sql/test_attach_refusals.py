@@ -282,6 +282,14 @@ def test_what_cannot_be_a_queue_is_refused_with_the_cure(database: Database, wha
     assert catalog(database) == before
 
 
+def test_no_conversion_is_advised_that_the_server_refuses(database: Database) -> None:
+    run(database, WITH_COLUMN.format("priority text"))
+    assert refusal(database, "SELECT attach_queue('t')") == (
+        "column priority of t is text, but the queue needs smallint or integer or bigint",
+        "rename the column",
+    )
+
+
 def test_every_table_of_the_listener_is_refused(database: Database) -> None:
     ours = run(database, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")
     assert len(ours) > 7
