@@ -395,7 +395,7 @@ SELECT EXISTS (SELECT FROM orders_inbox) OR EXISTS (SELECT FROM sync_runs) AS ar
 -- name: stuck
 -- A queue's rows that nobody works on or that wait for long, each with an example. Templates of the queue's names.
 -- orphans: Processing under a session that is gone (a rescue frees them). strays: Processing without a claim, which no
--- rescue touches. waiting: due for more than %(long_s)s seconds.
+-- rescue touches. waiting: due for more than %(long_s)s seconds. unranked: work, but without what a claim goes by.
 WITH alive AS MATERIALIZED (
     SELECT l.objid::bigint AS session_key
     FROM pg_catalog.pg_locks AS l
@@ -408,14 +408,19 @@ WITH alive AS MATERIALIZED (
     FROM {table} AS q WHERE q.status = 'Processing'
 ), waiting AS MATERIALIZED (
     SELECT q.{key}::text AS row_key, q.scheduled_at FROM {table} AS q
-    WHERE q.status = {ready} AND q.scheduled_at <= now() - make_interval(secs => %(long_s)s)
+    WHERE q.status = {ready} AND q.scheduled_at <= now() - make_interval(secs => %(long_s)s) AND q.priority IS NOT NULL
     LIMIT 10000
+), unranked AS MATERIALIZED (
+    SELECT q.{key}::text AS row_key FROM {table} AS q WHERE q.status = {ready} AND (q.priority IS NULL OR q.scheduled_at IS NULL) LIMIT 10000
 )
 SELECT (SELECT count(*) FROM processing WHERE is_orphan) AS orphans, (SELECT min(row_key) FROM processing WHERE is_orphan) AS orphan,
        (SELECT count(*) FROM processing WHERE is_stray) AS strays, (SELECT min(row_key) FROM processing WHERE is_stray) AS stray,
        (SELECT count(*) FROM waiting) AS waiting, (SELECT row_key FROM waiting ORDER BY scheduled_at LIMIT 1) AS waiter,
+       (SELECT count(*) FROM unranked) AS unranked, (SELECT min(row_key) FROM unranked) AS unranked_one,
        (SELECT count(*) FROM alive) AS sessions,
        (SELECT count(*) FROM (SELECT FROM {table} WHERE status = 'Failed' LIMIT 10000) AS failed) AS failed,
        format('UPDATE %%s SET status = %%L WHERE status = ''Processing'' AND claim_id IS NULL', place.name, {ready}) AS cure_stray,
+       format('UPDATE %%s SET priority = coalesce(priority, 100), scheduled_at = coalesce(scheduled_at, now())'
+              ' WHERE status = %%L AND (priority IS NULL OR scheduled_at IS NULL)', place.name, {ready}) AS cure_unranked,
        format('SELECT %%I, last_error FROM %%s WHERE status = ''Failed''', {key_name}, place.name) AS cure_failed
 FROM (SELECT format('%%s.%%I', c.relnamespace::regnamespace, c.relname) AS name FROM pg_catalog.pg_class AS c WHERE c.oid = {relation}::regclass) AS place;

@@ -114,6 +114,23 @@ def test_an_attached_table_is_looked_at_too(patient: Ward) -> None:
     execute('DROP TABLE "Bills 100%"')
 
 
+def test_rows_that_no_claim_finds(patient: Ward) -> None:
+    """Of a table that brought its own priority along, which may be null."""
+    as_owner = patient.database.execute_as_owner
+    as_owner("CREATE TABLE tickets (id int PRIMARY KEY, priority int); SELECT attach_queue('tickets'::regclass)")
+    patient.login.grant(patient.database.url, SCHEMA)
+    patient.database.execute(
+        "INSERT INTO tickets (id, priority, scheduled_at) VALUES (7, NULL, now() - interval '1 day')"
+    )
+    found = patient.only("work")
+    assert found.verdict == "fail"
+    assert "1 row of tickets without a priority or scheduled_at, which no claim finds (tickets.id = 7)" in found.seen
+    as_owner(found.advice)
+    found = patient.only("work")
+    assert "1 row of tickets due for more than 300 s" in found.seen
+    as_owner("SELECT detach_queue('tickets'::regclass); DROP TABLE tickets")
+
+
 def test_a_listener_runs(patient: Ward) -> None:
     before = [each for each in patient.examine().findings if each.check == "listeners"]
     assert [(each.verdict, each.advice) for each in before] == [("warn", "start `listener run`, or your own program")]

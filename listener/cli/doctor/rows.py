@@ -61,6 +61,10 @@ async def _queue(case: Case, queue: Queue) -> list[Finding]:
         seen = f"{rows} due for more than {case.long_s:.0f} s (oldest: {where} = {found['waiter']})"
         cure = f"see /readyz, the log and `listener status`; is {queue.name} in LISTENER_QUEUES, and switched on?"
         problems.append(fail(seen, cure if is_running else start))
+    if found["unranked"]:
+        rows = f"{_rows(found['unranked'])} of {queue.name}"
+        seen = f"{rows} without a priority or scheduled_at, which no claim finds ({where} = {found['unranked_one']})"
+        problems.append(fail(seen, found["cure_unranked"]))
     if found["failed"]:
         seen = f"{_rows(found['failed'])} of {queue.name} Failed"
         problems.append(warn(seen, f"{found['cure_failed']}; then `listener retry {queue.name} --failed`"))
