@@ -103,7 +103,10 @@ async def _rescue(env: Environment, is_dry: bool) -> tuple[list[dict[str, Any]],
 
 async def _tables(pool: Pool) -> list[QueueTable]:
     """Return the service's queues and the attached tables."""
-    attached = [QueueTable(pool, each.queue, key_type=each.key_type) for each in await list_attached(pool)]
+    attached = [
+        QueueTable(pool, each.queue, key_type=each.key_type, key_is_text=each.key_is_text)
+        for each in await list_attached(pool)
+    ]
     return [QueueTable(pool, queue) for queue in QUEUES.values()] + attached
 
 

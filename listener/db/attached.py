@@ -15,7 +15,7 @@ class Attached:
     """One attached table.
 
     name: the queue's: the table's, with the schema in front when it is not the installation's.
-    key_type: SQL type of the key column, as `QueueTable` wants it.
+    key_type, key_is_text: SQL type of the key column, and how it is sent, as `QueueTable` wants them.
     columns: the table's own columns, the key among them, in its order; without those of the queue.
     writable: of these, what a result may be written to; neither the key nor generated columns.
     content: columns whose change makes a finished row work again.
@@ -26,6 +26,7 @@ class Attached:
     table: str
     key: str
     key_type: str
+    key_is_text: bool
     ready_word: str
     done_word: str
     content: tuple[str, ...]
@@ -82,6 +83,7 @@ def _attached(row: dict[str, Any]) -> Attached:
         table=row["table_name"],
         key=row["key_column"],
         key_type=row["key_type"],
+        key_is_text=row["key_is_text"],
         ready_word=row["ready_word"],
         done_word=row["done_word"],
         content=tuple(row["content"]),

@@ -68,15 +68,16 @@ class QueueTable:
     A statement's first words say what it is (`/* order-listener upload claim */`): pg_stat_activity shows them also
     while it waits. The connection is named after the queue alone: another name would be another round trip.
 
-    line: for quick claims. All raise Unreachable when the connection fails and DatabaseError when the server refuses.
+    key_is_text: keys come and go as text, and so do the jobs' ids. line: for quick claims.
+    All raise Unreachable when the connection fails and DatabaseError when the server refuses.
     """
 
-    def __init__(self, pool: Pool, queue: Queue, *, key_type: str = "bigint") -> None:
+    def __init__(self, pool: Pool, queue: Queue, *, key_type: str = "bigint", key_is_text: bool = False) -> None:
         self.queue = queue
         self.line: Line | None = None
         self._pool = pool
         self._lock_class = lock_class_oid(pool.schema)
-        fields = _fields(queue, key_type)
+        fields = _fields(queue, key_type, key_is_text=key_is_text)
 
         def composed(name: str, **more: sql.Composable) -> bytes:
             label = f"order-listener {queue.name} {name.removesuffix('_quick')}".replace("%", "%%").replace("*/", "* /")
@@ -218,7 +219,7 @@ class QueueTable:
     def _settle_params(self, settlements: Sequence[Settlement]) -> dict[str, Any]:
         try:
             return arrays(settlements)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise DatabaseError(
                 f"queue {self.queue.name}: an outcome cannot be written to {self.queue.table}: {error}"
             ) from error
@@ -245,13 +246,14 @@ def _places(rows: Sequence[tuple[Any, ...]]) -> list[Place]:
     return [Place(*row[:3]) for row in last.values()]
 
 
-def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
+def _fields(queue: Queue, key_type: str, *, key_is_text: bool = False) -> dict[str, sql.Composable]:
     columns = [
         # numbered: a prefix would make a long name longer than a name can be
         sql.SQL(", q.{} AS {}").format(_escaped(sql.Identifier(name)), sql.Identifier(f"row_{n}"))
         for n, name in enumerate(queue.columns)
     ]
     table = sql.Identifier(*([queue.schema] if queue.schema else []), queue.table)
+    key = _escaped(sql.Identifier(queue.key))
     result = query("queue", "result_column")
     results = [
         result.format(column=_escaped(sql.Identifier(name)), name=_escaped(sql.Literal(name)), table=_escaped(table))
@@ -261,8 +263,10 @@ def _fields(queue: Queue, key_type: str) -> dict[str, sql.Composable]:
         "table": _escaped(table),
         "relation": _escaped(sql.Literal(table.as_string(None))),
         "table_name": _escaped(sql.Literal(queue.table)),
-        "key": _escaped(sql.Identifier(queue.key)),
+        "key": key,
+        "job_key": sql.SQL("q.{}" + "::text" * key_is_text).format(key),
         "key_type": _escaped(sql.SQL(key_type)),
+        "sent_key_type": _escaped(sql.SQL("text" if key_is_text else key_type)),
         "ready": _escaped(sql.Literal(queue.ready_word)),
         "done": _escaped(sql.Literal(queue.done_word)),
         "columns": sql.SQL("").join(columns),

@@ -71,8 +71,8 @@ class _Json(Loader):
 
 
 def arrays(settlements: Sequence[Settlement]) -> dict[str, Any]:
-    """Return the settle query's arrays; of what is usual for all an empty one. Raises TypeError, ValueError and
-    OverflowError for what cannot be sent."""
+    """Return the settle query's arrays; of what is usual for all an empty one. Raises TypeError, ValueError,
+    OverflowError and RecursionError for what cannot be sent."""
     unusual = settlements if any(s.kind is not Settle.COMPLETE or s.values for s in settlements) else ()
     return {
         "keys": numbers([s.job.id for s in settlements]),

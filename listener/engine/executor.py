@@ -162,7 +162,9 @@ class Executor:
         except Unreachable as error:  # our own database: no order's fault either
             text = str(error)
             answers = [Snooze(UNGATED_PAUSE_S, text)] * len(jobs)
-        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - its rows' error, never our end
+        except (KeyboardInterrupt, GeneratorExit):  # somebody's Ctrl-C, and the end of the event loop
+            raise
+        except BaseException as error:  # noqa: BLE001 - its rows' error, never our end
             if isinstance(error, asyncio.CancelledError):
                 _uncancel(call, error)
             if len(jobs) > 1:
@@ -190,7 +192,7 @@ def _text(error: BaseException) -> str:
     name = type(error).__name__
     try:
         return f"{name}: {error}"
-    except Exception as fault:  # noqa: BLE001 - somebody's __str__
+    except BaseException as fault:  # noqa: BLE001 - somebody's __str__
         return f"{name}, whose text cannot be had: {type(fault).__name__}"
 
 

@@ -26,7 +26,8 @@ async def assignments(
     for declaration in declarations:
         try:
             attached = await read_attached(pool, declaration.name)
-            table = gateway(pool, declaration.queue(attached), key_type=attached.key_type)
+            types = {"key_type": attached.key_type, "key_is_text": attached.key_is_text}
+            table = gateway(pool, declaration.queue(attached), **types)
         except ConfigError as error:
             problems.append(str(error))
             continue

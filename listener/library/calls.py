@@ -1,5 +1,6 @@
 """Calls a program's function as the engine calls a handler: rows in, one outcome for each."""
 
+import asyncio
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -74,7 +75,9 @@ class Calls:
                 answer = await answer if inspect.isawaitable(answer) else answer
         except NoThread as error:
             return [Snooze(_NO_THREAD_PAUSE_S, str(error))] * len(jobs)
-        except (Exception, SystemExit) as error:
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
             self._on_surprise(error, jobs)
             raise
         if not self._is_batch:

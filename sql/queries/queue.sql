@@ -34,7 +34,7 @@ WITH RECURSIVE {priorities}, due AS MATERIALIZED (
     FROM due
     WHERE q.{key} = due.due_key
     RETURNING q.priority AS job_priority, extract(epoch FROM q.scheduled_at)::float8 AS job_scheduled_at,
-              q.{key} AS job_key, q.claim_id, q.attempts, coalesce(q.revision, 0) AS revision,
+              {job_key} AS job_key, q.claim_id, q.attempts, coalesce(q.revision, 0) AS revision,
               coalesce(extract(epoch FROM clock_timestamp() - greatest(nullif(q.scheduled_at, '-infinity'), nullif(q.updated_at, 'infinity'))),
                        0)::float8 AS due_for_s,
               (SELECT set_config('synchronous_commit', 'off', true)) AS unflushed{columns}
@@ -80,7 +80,7 @@ WHERE q.ctid = ANY (ARRAY(
     LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING q.priority AS job_priority, date_part('epoch', q.scheduled_at) AS job_scheduled_at,
-          q.{key} AS job_key, q.claim_id, q.attempts, coalesce(q.revision, 0) AS revision,
+          {job_key} AS job_key, q.claim_id, q.attempts, coalesce(q.revision, 0) AS revision,
           coalesce(date_part('epoch', clock_timestamp() - greatest(nullif(q.scheduled_at, '-infinity'), nullif(q.updated_at, 'infinity'))),
                    0) AS due_for_s{columns},
           (SELECT set_config('synchronous_commit', 'off', true)) AS unflushed,
@@ -105,8 +105,8 @@ priorities AS (
 -- the first row on. What lies before the places are mostly rows that have been claimed; while VACUUM is held off, the
 -- index keeps them, and each look at all rows visits all of them.
 known AS (
-    SELECT known.priority, to_timestamp(known.scheduled_at_s) AS scheduled_at, known.key
-    FROM unnest(%(priorities)s::bigint[], %(scheduled_at_s)s::float8[], %(keys)s::{key_type}[]) AS known (priority, scheduled_at_s, key)
+    SELECT known.priority, to_timestamp(known.scheduled_at_s) AS scheduled_at, known.key::{key_type} AS key
+    FROM unnest(%(priorities)s::bigint[], %(scheduled_at_s)s::float8[], %(keys)s::{sent_key_type}[]) AS known (priority, scheduled_at_s, key)
 ), priorities AS (
     (SELECT * FROM (
         (SELECT q.priority, q.scheduled_at, q.{key} AS key FROM {table} AS q
@@ -150,10 +150,10 @@ known AS (
 -- An array that is shorter than the keys counts as filled up with complete, revision 0 and no delay, error or result:
 -- what is usual is not sent.
 WITH outcome AS (
-    SELECT o.row_key, o.claim_id, coalesce(o.kind, 'complete') AS kind, coalesce(o.revision, 0) AS revision,
+    SELECT o.row_key::{key_type} AS row_key, o.claim_id, coalesce(o.kind, 'complete') AS kind, coalesce(o.revision, 0) AS revision,
            coalesce(o.delay_s, 0) AS delay_s, o.error, o.result
     FROM unnest(
-        %(keys)s::{key_type}[], %(claims)s::bigint[], %(kinds)s::text[], %(revisions)s::integer[],
+        %(keys)s::{sent_key_type}[], %(claims)s::bigint[], %(kinds)s::text[], %(revisions)s::integer[],
         %(delays)s::float8[], %(errors)s::text[], %(values)s::jsonb[]
     ) AS o (row_key, claim_id, kind, revision, delay_s, error, result)
 )
@@ -176,7 +176,7 @@ SET status = CASE
     claim_id = NULL, claimed_by = NULL, claimed_at = NULL, updated_at = clock_timestamp(){results}
 FROM outcome AS o
 WHERE q.{key} = o.row_key AND q.claim_id = o.claim_id AND q.status || '' = 'Processing'
-RETURNING q.{key} AS job_key, o.claim_id, q.status = {ready} AND q.scheduled_at <= now() AS is_due;
+RETURNING {job_key} AS job_key, o.claim_id, q.status = {ready} AND q.scheduled_at <= now() AS is_due;
 
 -- name: result_column
 -- Not a statement: one member of settle's SET list, for each column that the queue lets `Done` write. As a record of the
@@ -257,7 +257,7 @@ FROM held
 
 -- name: stranded
 -- For a person: the rows whose session is gone, which `rescue` would give back, oldest claim first. No locks.
-SELECT q.{key} AS job_key, q.claimed_by, q.claimed_at::text AS claimed_at
+SELECT {job_key} AS job_key, q.claimed_by, q.claimed_at::text AS claimed_at
 FROM {table} AS q
 WHERE q.status = 'Processing' AND q.claim_id IS NOT NULL AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_locks AS l

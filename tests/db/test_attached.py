@@ -49,8 +49,8 @@ async def test_it_is_all_that_a_declaration_needs(database: Database) -> None:
 
     columns = ("number", "amount", "note", "twice", "created_at")
     assert read == Attached(
-        name="invoices", schema="public", table="invoices", key="number", key_type="uuid", ready_word="Pending",
-        done_word="Done", content=(), columns=columns, writable=WRITABLE,
+        name="invoices", schema="public", table="invoices", key="number", key_type="uuid", key_is_text=False,
+        ready_word="Pending", done_word="Done", content=(), columns=columns, writable=WRITABLE,
     )  # fmt: skip
     assert read.queue == Queue(
         name="invoices", table="invoices", schema="public", key="number", columns=columns, results=WRITABLE
@@ -118,7 +118,7 @@ async def test_the_engines_statements_work_on_an_attached_table(database: Databa
     database.grant()
     async with open_pool(database) as pool:
         (read,) = await list_attached(pool)
-        queue = QueueTable(pool, read.queue, key_type=read.key_type)
+        queue = QueueTable(pool, read.queue, key_type=read.key_type, key_is_text=read.key_is_text)
         place = sql.Identifier(read.schema, read.table)
         database.execute(sql.SQL("INSERT INTO {} (note) SELECT 'n' FROM generate_series(1, 5)").format(place))
 
@@ -148,6 +148,44 @@ async def test_the_engines_statements_work_on_an_attached_table(database: Databa
         assert await queue.rescue(stale_s=300.0) == 3
         assert (await queue.settle([Settlement(job=held, kind=Settle.COMPLETE)])).lost == [held]
         assert (await queue.depth()).pending == 5
+
+
+@pytest.mark.parametrize(
+    ("type_", "values"),
+    [
+        ("date", ("-infinity", "2026-11-21", "infinity")),
+        ("timestamptz", ("-infinity", "2026-11-21 10:00:00+00", "infinity")),
+        ("interval", ("-1 mons", "1 year 2 mons 3 days", "14 mons")),
+        ("tstzrange", ("(,)", "empty", '["2026-11-21 10:00:00+00",infinity)')),
+        ("int[]", ("{}", "{1,2}", "{{1,NULL}}")),
+        ("text[]", ("{a}", '{a,"b c"}', "{}")),
+        ("jsonb", ("null", "[1, {}]", '{"a": 1}')),
+        ("pair", ("(1,x)", "(1,)", '(2,"a b")')),
+        ("whole", ("1", "2", "3")),
+        ("json_domain", ("1", "{}", "[]")),
+    ],
+)
+async def test_a_key_of_any_type_is_settled(database: Database, type_: str, values: tuple[str, ...]) -> None:
+    """What Python makes of it may be another value, or none that could be sent back; also from a place on."""
+    database.execute_as_owner(
+        "CREATE TYPE pair AS (number int, word text); CREATE DOMAIN whole AS int; CREATE DOMAIN json_domain AS jsonb"
+    )
+    database.execute_as_owner(f"CREATE TABLE t (id {type_} PRIMARY KEY)")
+    attach(database.owner_url, "public", Wish(table="t"))
+    database.grant()
+    async with open_pool(database) as pool:
+        read = await read_attached(pool, "t")
+        queue = QueueTable(pool, read.queue, key_type=read.key_type, key_is_text=read.key_is_text)
+        for value in values:
+            database.execute(f"INSERT INTO t (id) VALUES (%s::{type_})", [value])
+        claim = await queue.claim(limit=1, session_key=SESSION)
+        onward = await queue.claim(limit=1, session_key=SESSION, onward=claim.last)
+        quick = await queue.claim_quick(limit=9, session_key=SESSION)
+        jobs = [*claim.jobs, *onward.jobs, *quick.jobs]
+        assert len(jobs) == 3
+        settled = await queue.settle([Settlement(job=job, kind=Settle.COMPLETE) for job in jobs])
+    assert (settled.lost, settled.reopened) == ([], [])
+    assert database.execute("SELECT DISTINCT status FROM t") == [("Done",)]
 
 
 async def test_an_edit_during_the_work_is_not_lost(database: Database) -> None:

@@ -1,6 +1,7 @@
 """A program's functions are called with what they ask for, and what they return is what becomes of the row."""
 
 import asyncio
+import functools
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -178,6 +179,10 @@ async def test_done_writes_the_declared_columns(database: Database, invoices: In
     assert database.execute("SELECT sent_at = '2026-11-22T10:00Z', customer FROM invoices") == [(True, {"name": "B"})]
 
 
+#: JSON within JSON that Python gives up writing.
+DEEP: list[Any] = functools.reduce(lambda inner, _: [inner], range(100_000), [])
+
+
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
@@ -185,6 +190,7 @@ async def test_done_writes_the_declared_columns(database: Database, invoices: In
         (Done({"amount": 1}), "the handler's Done names amount, which is not declared; declared: results=(sent_at)"),
         (Done("sent_at"), "the handler returned Done(values='sent_at'); Done takes column → value"),
         (Done({"sent_at": object}), "The result could not be written: queue invoices: an outcome cannot be written"),
+        (Done({"sent_at": DEEP}), "The result could not be written: queue invoices: an outcome cannot be written"),
         (Done({"sent_at": "soon"}), "The result could not be written: "),
         (Snooze(Decimal(5)), "the handler returned Snooze(delay_s=Decimal('5'), reason=''); delay_s takes seconds"),
         (Snooze(float("nan")), "the handler returned Snooze(delay_s=nan, reason=''); delay_s takes seconds"),
@@ -281,6 +287,19 @@ async def _shows_nothing() -> None:
     raise Mute
 
 
+class Panic(BaseException):
+    """As extensions in other languages raise, which no `except Exception` is to catch."""
+
+
+async def _panics() -> None:
+    raise Panic("core")
+
+
+async def _panics_in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_panics())
+
+
 @pytest.mark.parametrize("is_batch", [False, True], ids=["single", "batch"])
 @pytest.mark.parametrize(
     ("surprise", "text"),
@@ -288,6 +307,8 @@ async def _shows_nothing() -> None:
         (_awaits_what_was_cancelled, "CancelledError: "),
         (_cancels_itself, "CancelledError: "),
         (_ends_the_program, "SystemExit: 3"),
+        (_panics, "Panic: core"),
+        (_panics_in_a_group, "BaseExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)"),
         (_shows_nothing, "Mute, whose text cannot be had: RuntimeError"),
     ],
 )
