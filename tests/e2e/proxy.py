@@ -1,4 +1,4 @@
-"""A TCP proxy in front of Postgres that can be told to fail: go deaf, cut, refuse.
+"""A TCP proxy in front of Postgres that can be told to fail: go deaf, cut, refuse. It counts the statements, too.
 
 Deaf is half-open: nothing is read or written any more, in either direction, the end of a connection included, while
 both sockets stay open. It can hit single connections, chosen by what they said when they connected.
@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 _STARTUP = 3 << 16
 _CHUNK = 65_536
+#: Query and Execute, of the protocol's messages.
+_STATEMENTS = b"QE"
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -35,12 +37,28 @@ class Link:
         self.pending = {client: b"", server: b""}  # bytes that are still to be written to it
         self.ended: set[socket.socket] = set()  # what its peer will not add to any more
         self.client = client
+        self._unread = bytearray()  # the begin of a message
 
-    def look(self, data: bytes) -> None:
+    def look(self, data: bytes) -> int:
+        """Read what the client sends; returns how many statements it has sent whole."""
+        self._unread += data
+        asked = 0
+        while len(self._unread) >= (head := 5 if self.application else 4):  # only the first ones are of no kind
+            size = head - 4 + int.from_bytes(self._unread[head - 4 : head], "big")
+            if len(self._unread) < size:
+                break
+            if self.application:
+                asked += self._unread[0] in _STATEMENTS
+            else:
+                self._find_name(bytes(self._unread[:size]))
+            del self._unread[:size]
+        return asked
+
+    def _find_name(self, first: bytes) -> None:
         """Find the name in the startup packet; a request for encryption may precede it."""
-        if self.application or len(data) < 8 or struct.unpack("!I", data[4:8])[0] != _STARTUP:
+        if struct.unpack("!I", first[4:8])[0] != _STARTUP:
             return
-        words = data[8:].split(b"\0")
+        words = first[8:].split(b"\0")
         named = dict(zip(words[::2], words[1::2], strict=False))
         self.application = named.get(b"application_name", b"(unnamed)").decode()
 
@@ -66,7 +84,7 @@ class Proxy:
         self._target = (parts.hostname or "127.0.0.1", parts.port or 5432)
         self._url = parts
         self._links: list[Link] = []
-        self._count = 0
+        self._count = self._asked = 0
         self._is_deaf_to_new = False
         self._selector = selectors.DefaultSelector()
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -96,6 +114,10 @@ class Proxy:
     def links(self, chosen: Chosen = everything) -> list[Link]:
         """The connections that stand now."""
         return self.do(lambda: [link for link in self._links if chosen(link)])
+
+    def asked(self) -> int:
+        """How many statements have come from the clients since the start."""
+        return self.do(lambda: self._asked)
 
     def go_deaf(self, chosen: Chosen = everything, *, to_new: bool = False) -> int:
         """Make the chosen connections half-open, for good; returns how many. to_new: connections that are made from
@@ -207,7 +229,7 @@ class Proxy:
                 data = side.recv(_CHUNK)
                 other = link.peer[side]
                 if side is link.client:
-                    link.look(data)
+                    self._asked += link.look(data)
                 link.pending[other] += data
                 if not data:
                     link.ended.add(other)

@@ -167,12 +167,13 @@ class Orders:
     def __init__(self, database: Any) -> None:
         self._database = database
 
-    def insert(self, count: int, *, prefix: str = "A", payload: Any = None) -> None:
-        """Insert `count` orders in one statement: {prefix}-1, {prefix}-2, …"""
+    def insert(self, count: int, *, prefix: str = "A", payload: Any = None, overdue_s: float = 0.0) -> None:
+        """Insert `count` orders in one statement: {prefix}-1, {prefix}-2, …; due since so many seconds."""
         self._database.execute(
-            "INSERT INTO orders_inbox (source, order_number, payload)"
-            " SELECT 'shop', %s || '-' || n, %s::jsonb FROM generate_series(1, %s) AS n",
-            [prefix, json.dumps(PAYLOAD if payload is None else payload), count],
+            "INSERT INTO orders_inbox (source, order_number, payload, scheduled_at)"
+            " SELECT 'shop', %s || '-' || n, %s::jsonb, now() - make_interval(secs => %s)"
+            " FROM generate_series(1, %s) AS n",
+            [prefix, json.dumps(PAYLOAD if payload is None else payload), overdue_s, count],
         )
 
     def counts(self) -> dict[str, int]:
