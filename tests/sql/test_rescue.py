@@ -67,7 +67,7 @@ def test_a_stuck_claim_of_a_live_session_is_freed_and_counted(
 
     rows = read_all(database, ids)
     assert [(row["status"], row["attempts"]) for row in rows] == [("Pending", 1)] * 2 + [("Processing", 1)] * 2
-    assert "operation timeout" in rows[0]["last_error"]
+    assert "did not end within its timeout" in rows[0]["last_error"]
     holder.close()
 
 
