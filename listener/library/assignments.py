@@ -26,8 +26,8 @@ async def assignments(
     for declaration in declarations:
         try:
             attached = await read_attached(pool, declaration.name)
-            types = {"key_type": attached.key_type, "key_is_text": attached.key_is_text}
-            table = gateway(pool, declaration.queue(attached), **types)
+            queue = declaration.queue(attached)
+            table = gateway(pool, queue, key_type=attached.key_type, key_is_text=attached.key_is_text)
         except ConfigError as error:
             problems.append(str(error))
             continue

@@ -19,8 +19,7 @@ BEGIN
         LEFT JOIN pg_trigger AS t ON t.tgrelid = r.relation AND t.tgname = wanted.name
         CROSS JOIN LATERAL (SELECT wanted.name = 'listener_inserted' AND t.oid IS NOT NULL AND (
             (t.tgqual IS NULL) = (wanted.after_table ~ ' WHEN ') OR (t.tgnargs = 0) = (entry.ready_word <> 'Pending')
-            OR EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_trigger'::regclass AND d.objid = t.oid
-                       AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> t.tgrelid))) AS found (is_other)
+            OR r.relation IN (SELECT s.partition FROM listener_silent_partitions() AS s))) AS found (is_other)
         WHERE t.oid IS NULL OR is_other OR wanted.name = 'listener_content' AND content_changed;
 END
 $$;

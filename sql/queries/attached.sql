@@ -6,7 +6,7 @@
 -- key_is_text: what Python makes of a value of that type is not always the same value again, or no value at all (infinite
 -- dates, months of an interval, arrays of arrays, JSON).
 SELECT q.name, q.table_schema, q.table_name, q.key_column, q.key_type, q.ready_word, q.done_word, q.content,
-       (SELECT t.typcategory IN ('A', 'C', 'D', 'R', 'T') OR coalesce(nullif(t.typbasetype, 0), t.oid) = 'jsonb'::regtype
+       (SELECT t.typcategory IN ('A', 'C', 'D', 'R', 'T') OR t.typoutput = 'jsonb_out'::regproc
         FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
         WHERE a.attrelid = c.oid AND a.attname = q.key_column) AS key_is_text,
        q.attached_at IS NOT NULL AS is_complete, c.oid IS NOT NULL AS is_there,

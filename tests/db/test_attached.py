@@ -168,7 +168,8 @@ async def test_the_engines_statements_work_on_an_attached_table(database: Databa
 async def test_a_key_of_any_type_is_settled(database: Database, type_: str, values: tuple[str, ...]) -> None:
     """What Python makes of it may be another value, or none that could be sent back; also from a place on."""
     database.execute_as_owner(
-        "CREATE TYPE pair AS (number int, word text); CREATE DOMAIN whole AS int; CREATE DOMAIN json_domain AS jsonb"
+        "CREATE TYPE pair AS (number int, word text); CREATE DOMAIN whole AS int;"
+        " CREATE DOMAIN inner_json AS jsonb; CREATE DOMAIN json_domain AS inner_json"
     )
     database.execute_as_owner(f"CREATE TABLE t (id {type_} PRIMARY KEY)")
     attach(database.owner_url, "public", Wish(table="t"))

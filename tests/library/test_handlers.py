@@ -259,11 +259,15 @@ async def test_what_it_raises_is_the_rows_error_and_is_logged_with_its_traceback
     assert "ids=[1] attempts=[1]" in record.message
 
 
+class Panic(BaseException):
+    """As extensions in other languages raise, which no `except Exception` is to catch."""
+
+
 class Mute(Exception):  # noqa: N818
     """Has no text to show."""
 
     def __str__(self) -> str:
-        raise RuntimeError("no text")
+        raise Panic("no text")
 
 
 async def _awaits_what_was_cancelled() -> None:
@@ -287,10 +291,6 @@ async def _shows_nothing() -> None:
     raise Mute
 
 
-class Panic(BaseException):
-    """As extensions in other languages raise, which no `except Exception` is to catch."""
-
-
 async def _panics() -> None:
     raise Panic("core")
 
@@ -309,7 +309,7 @@ async def _panics_in_a_group() -> None:
         (_ends_the_program, "SystemExit: 3"),
         (_panics, "Panic: core"),
         (_panics_in_a_group, "BaseExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)"),
-        (_shows_nothing, "Mute, whose text cannot be had: RuntimeError"),
+        (_shows_nothing, "Mute, whose text cannot be had: Panic"),
     ],
 )
 async def test_what_would_end_the_program_is_the_rows_error_too(

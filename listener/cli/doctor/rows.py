@@ -5,8 +5,7 @@ from listener.config.live import read_live_config
 from listener.core.queue import Queue
 from listener.db.configuration import read_configuration
 from listener.db.doctor import MOST_COUNTED
-
-_OURS = ("upload", "import", "sync")
+from listener.workflows.queues import QUEUES
 
 
 async def configuration(case: Case) -> list[Finding]:
@@ -25,7 +24,7 @@ async def configuration(case: Case) -> list[Finding]:
                 "listener config set fast_polling_enabled true",
             )
         )
-    for name in _OURS:
+    for name in QUEUES:
         if not reading.config.is_enabled(name):
             seen = f"{name}_enabled is false: queue {name} claims nothing"
             problems.append(warn(seen, f"listener config set {name}_enabled true"))
@@ -43,7 +42,7 @@ async def work(case: Case) -> list[Finding]:
 async def _queue(case: Case, queue: Queue) -> list[Finding]:
     found = await case.patient.stuck(queue, long_s=case.long_s)
     where, is_running = f"{queue.table}.{queue.key}", found["sessions"] > 0
-    start = "start `listener run`" if queue.name in _OURS else "start your program that works on it"
+    start = "start `listener run`" if queue.name in QUEUES else "start your program that works on it"
     problems = []
     if found["orphans"]:
         rows = several(found["orphans"], "row")
