@@ -35,7 +35,7 @@ _EARLY_S = 0.005
 # A whole survey visits every row that was claimed since VACUUM could last clean up (measured: 1 µs each, seconds after
 # an hour's pg_dump). After one that took longer than this, polls ask nothing of the rows for so many times as long:
 # each queue looks for itself, and rows of the dead wait.
-_LONG_S, _SHARE, _LONGEST_S = 0.1, 20, 60.0
+_LONG_S, _SHARE, _LONGEST_S = 0.1, 20, 300.0
 # Replicas that were started together do not march in step: each one's polls lie earlier by a part of the interval.
 _MOST_PHASE = 0.1
 

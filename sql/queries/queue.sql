@@ -235,14 +235,16 @@ WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
 -- What the safety poll asks about one queue; a part of the one statement that asks about all (`survey.sql`), where it
 -- is the {number}th. No locks. next_due_s: seconds until the first ready row is due, 0 = there is one that is due,
 -- null = there is none; hops like the claim, two index descents for each priority. has_stranded: `rescue` would give
--- rows back. has_strays: rows are held by our session under a claim that is not in held. All three visit every dead
--- entry: unless is_whole, they are 0, false and false. has_bell: a session that lives has the doorbell on; null = not asked.
+-- rows back. has_strays: rows are held by our session under a claim that is not in held, for 5 s: the reply of a younger one
+-- may be on its way, and then the answer, a look that no claim may be beside, would come with each poll of a busy queue.
+-- All three visit every dead entry: unless is_whole, they are 0, false and false. has_bell: a session that lives has the doorbell on; null = not asked.
 -- (CASE: pg_locks is read only when it is asked, or when there is a row in work.)
 WITH RECURSIVE alive AS MATERIALIZED (
     {alive}
 ), {priorities}, held AS (
     SELECT bool_or({is_stranded}) AS has_stranded,
-           bool_or(q.claimed_by = %(session_key)s AND q.claim_id <> ALL ((%(held)s::text[])[{number}]::bigint[])) AS has_strays
+           bool_or(q.claimed_by = %(session_key)s AND q.claim_id <> ALL ((%(held)s::text[])[{number}]::bigint[])
+                   AND q.claimed_at < statement_timestamp() - interval '5 seconds') AS has_strays
     FROM {table} AS q
     WHERE q.status = 'Processing' AND q.claim_id IS NOT NULL AND %(is_whole)s
 )

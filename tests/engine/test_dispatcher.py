@@ -22,6 +22,7 @@ from listener.core.outcome import Done, Outcome, Retry, Snooze
 from listener.core.queue import Limits, Queue
 from listener.core.trail import Place
 from listener.db.line import Reply
+from listener.db.pool import Pool
 from listener.db.queue import Claim, QueueTable
 from listener.engine import claimer
 from listener.engine.bell import Bell
@@ -472,8 +473,8 @@ async def test_strays_are_given_back_with_the_poll(database: Database) -> None:
             await quiet(work, 1)
             (other,) = insert(database)
             database.execute(
-                "UPDATE orders_inbox SET status = 'Processing', claim_id = -1, claimed_by = %s, claimed_at = now()"
-                " WHERE id = %s",
+                "UPDATE orders_inbox SET status = 'Processing', claim_id = -1, claimed_by = %s,"
+                " claimed_at = now() - interval '6 s' WHERE id = %s",
                 [SESSION, other],
             )
             await quiet(work, 2)
@@ -780,19 +781,57 @@ async def test_after_a_look_that_was_cut_the_next_claims_go_on(
     assert [event.where for event in one.of(Trouble)] == ["upload claim"]
 
 
+class Slow(QueueTable):
+    """Keeps a look at all rows until `open` is set."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool, UPLOAD)
+        self.open, self.is_kept = anyio.Event(), False
+
+    async def claim(self, *, limit: int, session_key: int, onward: Sequence[Place] = ()) -> Claim:
+        if self.is_kept and not onward:
+            await self.open.wait()
+        return await super().claim(limit=limit, session_key=session_key, onward=onward)
+
+
+async def test_beside_a_look_that_takes_long_claims_go_on(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two such looks would find no more than one, and nothing be done meanwhile."""
+    take_long(monkeypatch, 1e-9)
+    async with open_pool(database, max_size=4) as pool:
+        table = Slow(pool)
+        one = Bench(pool, opened(), table=table)
+        async with one.running(dispatches=False) as crew, anyio.create_task_group() as group:
+            claims = one.dispatcher._claimer
+            claims.begin(SESSION, crew)
+            insert(database)
+            assert await claims.claim(5, 5, one.limits, is_first=False)
+            table.is_kept = True
+            monkeypatch.setattr(claimer, "_LONGEST_S", 3600.0)
+            group.start_soon(lambda: claims.claim(5, 5, one.limits, is_first=False))
+            await anyio.wait_all_tasks_blocked()
+            insert(database)
+            with anyio.fail_after(30):
+                beside = await claims.claim(5, 5, one.limits, is_first=False)
+            assert isinstance(beside, claimer.Claimed)
+            assert (len(beside.jobs), beside.is_partial) == (1, True)
+            table.open.set()
+
+
 async def test_when_its_time_has_come_the_next_look_is_at_all_rows(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not a quick one, which would search as long and tell less."""
+    """Not a quick one, which would search as long and tell less; nor is counted what waits: as long again."""
     take_long(monkeypatch, 1e-9)
     async with bench(database, opened()) as one, one.running(dispatches=False) as crew:
         claims = one.dispatcher._claimer
         claims.begin(SESSION, crew)
+        monkeypatch.setattr(one.table, "waiting", None)
         for _ in range(3):
-            insert(database)
-            claimed = await claims.claim(5, 5, one.limits, is_first=False)
+            insert(database, 2)
+            claimed = await claims.claim(1, 1, one.limits, is_first=True)
             assert isinstance(claimed, claimer.Claimed)
             assert (len(claimed.jobs), claimed.is_partial) == (1, False)
+            assert one.of(Checked)[-1].waiting is None
 
 
 @asynccontextmanager

@@ -61,11 +61,11 @@ def polls(one: Bench) -> int:
     return one.of(Woke).count(Woke(queue="upload", reason="poll"))
 
 
-def hold(database: Database, key: int, session: int) -> None:
+def hold(database: Database, key: int, session: int, *, for_s: int = 6) -> None:
     database.execute(
-        "UPDATE orders_inbox SET status = 'Processing', claim_id = -1, claimed_by = %s, claimed_at = now()"
-        " WHERE id = %s",
-        [session, key],
+        "UPDATE orders_inbox SET status = 'Processing', claim_id = -1, claimed_by = %s,"
+        " claimed_at = now() - make_interval(secs => %s) WHERE id = %s",
+        [session, for_s, key],
     )
 
 
@@ -141,6 +141,18 @@ async def test_strays_are_only_looked_for_where_there_are_any(database: Database
             await until_async(lambda: polls(one) >= before + 10, what="10 polls")
     assert table.strays == 1
     assert any("gave back 1 rows" in event.error for event in one.of(Trouble))
+
+
+@pytest.mark.parametrize(("for_s", "is_stray"), [(0, False), (6, True)])
+async def test_a_row_is_no_stray_while_the_reply_of_its_claim_may_be_on_its_way(
+    database: Database, for_s: int, is_stray: bool
+) -> None:
+    """In a busy queue there always are some, and each look for strays is one that no claim may be beside."""
+    hold(database, *insert(database), SESSION, for_s=for_s)
+    async with bench(database, Work()) as one:
+        one.survey.begin(SESSION)
+        todo, _ = await one.survey.ask("upload", every_s=15.0)
+    assert todo.has_strays == is_stray
 
 
 async def test_a_bell_that_went_out_unheard_is_turned_on_again(database: Database) -> None:
